@@ -1,0 +1,91 @@
+#include "zkstore/owner.h"
+
+#include "postkeeper/storage/v1/records.pb.h"
+#include "zkstore/errors.h"
+#include "zkstore/text.h"
+
+namespace postkeeper {
+namespace {
+
+using storage::v1::OwnerRecord;
+
+constexpr int kTakeAttemptsMax = 8;
+
+std::string Encode(OwnerRecord::State state, std::int64_t epoch, const ProcessId* process, std::string_view address) {
+  OwnerRecord record;
+  record.set_state(state);
+  record.set_epoch(epoch);
+  if (process != nullptr) record.set_process_id(process->ToBytes());
+  record.set_address(std::string(address));
+  return record.SerializeAsString();
+}
+
+}  // namespace
+
+absl::Status UnavailableError(const zk::Response& response, std::string_view what) {
+  return MakeError(Reason::kZookeeperUnavailable,
+                   Cat("ZooKeeper did not ", what, " (", zk::CodeName(response.code), ")"));
+}
+
+Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layout, Uid log) {
+  const zk::Response read = co_await client.Get(layout.Owner(log));
+  if (read.code == zk::Code::kNoNode) co_return absl::NotFoundError("there is no such log");
+  if (read.code != zk::Code::kOk) co_return UnavailableError(read, "tell the owner of the log");
+  OwnerRecord record;
+  const bool parses = record.ParseFromString(read.data);
+  const std::optional<ProcessId> process = ProcessId::FromBytes(record.process_id());
+  if (!parses || (record.state() == OwnerRecord::STATE_PROCESS && !process)) {
+    co_return MakeError(Reason::kStoreCorrupt, "the owner record cannot be read", {.path = layout.Owner(log)});
+  }
+  OwnerView view;
+  view.epoch = record.epoch();
+  view.version = read.stat.version;
+  if (record.state() == OwnerRecord::STATE_DELETED) {
+    view.state = OwnerView::State::kDeleted;
+  } else if (record.state() == OwnerRecord::STATE_PROCESS) {
+    view.state = OwnerView::State::kProcess;
+    view.process = *process;
+    view.address = record.address();
+  }
+  co_return view;
+}
+
+Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& layout, Uid log, ProcessId process,
+                                              std::string address) {
+  for (int attempt = 0; attempt < kTakeAttemptsMax; ++attempt) {
+    absl::StatusOr<OwnerView> owner = co_await ReadOwner(client, layout, log);
+    if (!owner.ok()) co_return owner.status();
+    if (owner->state == OwnerView::State::kDeleted) co_return absl::NotFoundError("the log is deleted");
+    if (owner->state == OwnerView::State::kProcess && owner->process != process) {
+      // Whoever sees the record also sees the registration, which was made before it: absent means gone.
+      const zk::Response registration = co_await client.Exists(layout.Replica(owner->process));
+      if (registration.code == zk::Code::kOk) {
+        co_return MakeError(Reason::kNoOwner, Cat("the replica at ", owner->address, " owns it"));
+      }
+      if (registration.code != zk::Code::kNoNode) co_return UnavailableError(registration, "say who is registered");
+    }
+    OwnerView mine{.state = OwnerView::State::kProcess,
+                   .epoch = owner->epoch + 1,
+                   .process = process,
+                   .address = address,
+                   .version = owner->version + 1};
+    const zk::Response taken = co_await client.Set(
+        layout.Owner(log), Encode(OwnerRecord::STATE_PROCESS, mine.epoch, &process, address), owner->version);
+    if (taken.code == zk::Code::kOk) co_return mine;
+    // Somebody was faster, or an earlier attempt of ours whose reply was lost.
+    if (taken.code != zk::Code::kBadVersion) co_return UnavailableError(taken, "take the ownership of the log");
+  }
+  co_return MakeError(Reason::kNoOwner, "the log changes its owner too fast");
+}
+
+zk::Op LetGoOp(const Layout& layout, const Uid& log, const OwnerView& held) {
+  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_NOBODY, held.epoch, nullptr, ""), held.version);
+}
+
+zk::Op MarkDeletedOp(const Layout& layout, const Uid& log, const OwnerView& held) {
+  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_DELETED, held.epoch, nullptr, ""), held.version);
+}
+
+std::string NobodysOwnerRecord() { return Encode(OwnerRecord::STATE_NOBODY, 0, nullptr, ""); }
+
+}  // namespace postkeeper

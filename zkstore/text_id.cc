@@ -1,0 +1,277 @@
+#include "zkstore/text_id.h"
+
+#include <xxhash.h>
+
+#include <utility>
+
+#include "zkstore/errors.h"
+
+namespace postkeeper {
+namespace {
+
+constexpr std::string_view kBase64Digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+constexpr std::string_view kBase32Digits = "0123456789abcdefghijklmnopqrstuv";
+
+constexpr std::uint8_t kNoDigit = 0xFF;
+
+constexpr std::array<std::uint8_t, 256> ValuesOf(std::string_view digits) {
+  std::array<std::uint8_t, 256> values{};
+  values.fill(kNoDigit);
+  for (std::size_t i = 0; i < digits.size(); ++i) {
+    values[static_cast<unsigned char>(digits[i])] = static_cast<std::uint8_t>(i);
+  }
+  return values;
+}
+
+// Writes bytes as digits of `Bits` bits each, most significant first; spare bits of the last digit are zero.
+template <int Bits>
+void AppendDigits(std::string_view bytes, std::string& text) {
+  constexpr std::string_view kDigits = Bits == 6 ? kBase64Digits : kBase32Digits;
+  static_assert(kDigits.size() == (1u << Bits));
+  std::uint32_t pending = 0;
+  int pending_bits = 0;
+  for (const char c : bytes) {
+    pending = (pending << 8 | static_cast<unsigned char>(c)) & 0xFFFF;
+    pending_bits += 8;
+    while (pending_bits >= Bits) {
+      pending_bits -= Bits;
+      text += kDigits[pending >> pending_bits & ((1u << Bits) - 1)];
+    }
+  }
+  if (pending_bits > 0) text += kDigits[pending << (Bits - pending_bits) & ((1u << Bits) - 1)];
+}
+
+template <int Bits>
+constexpr std::size_t DigitsOf(std::size_t bytes) {
+  return (bytes * 8 + Bits - 1) / Bits;
+}
+
+// False unless `text` is what AppendDigits would write for some bytes.
+template <int Bits>
+bool ReadDigits(std::string_view text, std::string& bytes) {
+  static constexpr std::array<std::uint8_t, 256> kValues = ValuesOf(Bits == 6 ? kBase64Digits : kBase32Digits);
+  std::uint32_t pending = 0;
+  int pending_bits = 0;
+  for (const char c : text) {
+    const std::uint8_t value = kValues[static_cast<unsigned char>(c)];
+    if (value == kNoDigit) return false;
+    pending = (pending << Bits | value) & 0xFFFF;
+    pending_bits += Bits;
+    if (pending_bits >= 8) {
+      pending_bits -= 8;
+      bytes += static_cast<char>(pending >> pending_bits & 0xFF);
+    }
+  }
+  // A whole digit left over, or spare bits that are not zero: another text for the same bytes.
+  return pending_bits < Bits && (pending & ((1u << pending_bits) - 1)) == 0;
+}
+
+template <typename Integer>
+void AppendBigEndian(Integer value, std::string& bytes) {
+  for (int shift = (static_cast<int>(sizeof(Integer)) - 1) * 8; shift >= 0; shift -= 8) {
+    bytes += static_cast<char>(value >> shift & 0xFF);
+  }
+}
+
+// Takes fields from the front of bytes whose length has been checked.
+class Reader {
+ public:
+  explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+
+  template <typename Integer>
+  Integer Take() {
+    Integer value = 0;
+    for (const char c : Take(sizeof(Integer))) {
+      value = static_cast<Integer>(value << 8 | static_cast<unsigned char>(c));
+    }
+    return value;
+  }
+  template <typename Id>
+  Id TakeId() {
+    return *Id::FromBytes(Take(Id{}.bytes.size()));
+  }
+  std::string_view Take(std::size_t size) {
+    const std::string_view front = bytes_.substr(0, size);
+    bytes_.remove_prefix(size);
+    return front;
+  }
+  std::string_view rest() const { return bytes_; }
+
+ private:
+  std::string_view bytes_;
+};
+
+std::uint32_t CheckOf(std::string_view bytes, std::string_view more = "") {
+  const XXH64_hash_t seed = more.empty() ? 0 : XXH3_64bits(more.data(), more.size());
+  return static_cast<std::uint32_t>(XXH3_64bits_withSeed(bytes.data(), bytes.size(), seed));
+}
+
+std::string MakeText(char letter, std::string_view bytes) {
+  std::string text;
+  text.reserve(1 + DigitsOf<6>(bytes.size()));
+  text += letter;
+  AppendDigits<6>(bytes, text);
+  return text;
+}
+
+// The bytes behind the letter, if they are of the right number (0 = any).
+std::optional<std::string> ReadText(char letter, std::size_t size, std::string_view text) {
+  if (text.empty() || text.size() > kTextIdBytesMax || text.front() != letter) return std::nullopt;
+  if (size != 0 && text.size() != 1 + DigitsOf<6>(size)) return std::nullopt;
+  std::string bytes;
+  bytes.reserve(text.size());
+  if (!ReadDigits<6>(text.substr(1), bytes)) return std::nullopt;
+  return bytes;
+}
+
+template <typename Id>
+std::optional<Id> ReadId(char letter, std::string_view text) {
+  const std::optional<std::string> bytes = ReadText(letter, Id{}.bytes.size(), text);
+  if (!bytes) return std::nullopt;
+  return Id::FromBytes(*bytes);
+}
+
+constexpr std::size_t kMessageIdBytes = 16 + 4 + 4 + 2;
+constexpr std::size_t kLeaseTokenBytes = 16 + 8 + 8 + 4 + 4;
+constexpr std::size_t kEtagBytes = 16 + 4;
+constexpr std::size_t kCheckBytes = 4;
+constexpr std::size_t kLastNameBytesMax = 63;
+static_assert(1 + DigitsOf<6>(kLeaseTokenBytes) <= kTextIdBytesMax);
+static_assert(1 + DigitsOf<6>(kCheckBytes + kLastNameBytesMax) <= kTextIdBytesMax);
+static_assert(2 * DigitsOf<5>(8) == kPositionTextBytes);
+
+std::uint64_t TopicBits(const Uid& uid) { return Reader(uid.view()).Take<std::uint64_t>(); }
+
+}  // namespace
+
+std::string EncodeUid(const Uid& uid) { return MakeText('u', uid.view()); }
+std::optional<Uid> DecodeUid(std::string_view text) { return ReadId<Uid>('u', text); }
+
+std::string EncodeProcessId(const ProcessId& process) { return MakeText('r', process.view()); }
+std::optional<ProcessId> DecodeProcessId(std::string_view text) { return ReadId<ProcessId>('r', text); }
+
+std::string EncodeMessageId(const MessageId& id) {
+  std::string bytes;
+  bytes.reserve(kMessageIdBytes);
+  bytes += id.process.view();
+  AppendBigEndian(id.generation, bytes);
+  AppendBigEndian(id.version, bytes);
+  AppendBigEndian(id.index, bytes);
+  return MakeText('m', bytes);
+}
+
+std::optional<MessageId> DecodeMessageId(std::string_view text) {
+  const std::optional<std::string> bytes = ReadText('m', kMessageIdBytes, text);
+  if (!bytes) return std::nullopt;
+  Reader reader(*bytes);
+  MessageId id;
+  id.process = reader.TakeId<ProcessId>();
+  id.generation = reader.Take<std::uint32_t>();
+  id.version = reader.Take<std::uint32_t>();
+  id.index = reader.Take<std::uint16_t>();
+  return id;
+}
+
+std::string EncodeLeaseToken(const LeaseToken& token) {
+  std::string bytes;
+  bytes.reserve(kLeaseTokenBytes);
+  bytes += token.source.view();
+  AppendBigEndian(token.epoch, bytes);
+  AppendBigEndian(token.position.value(), bytes);
+  AppendBigEndian(token.number, bytes);
+  AppendBigEndian(CheckOf(bytes), bytes);
+  return MakeText('t', bytes);
+}
+
+std::optional<LeaseToken> DecodeLeaseToken(std::string_view text) {
+  const std::optional<std::string> bytes = ReadText('t', kLeaseTokenBytes, text);
+  if (!bytes) return std::nullopt;
+  Reader reader(*bytes);
+  LeaseToken token;
+  token.source = reader.TakeId<Uid>();
+  token.epoch = reader.Take<std::uint64_t>();
+  token.position = Position::FromValue(reader.Take<std::uint64_t>());
+  token.number = reader.Take<std::uint32_t>();
+  const std::string_view checked = std::string_view(*bytes).substr(0, kLeaseTokenBytes - kCheckBytes);
+  if (reader.Take<std::uint32_t>() != CheckOf(checked)) return std::nullopt;
+  return token;
+}
+
+std::string EncodeEtag(const Etag& etag) {
+  std::string bytes = etag.uid.ToBytes();
+  AppendBigEndian(static_cast<std::uint32_t>(etag.version), bytes);
+  return MakeText('e', bytes);
+}
+
+std::optional<Etag> DecodeEtag(std::string_view text) {
+  const std::optional<std::string> bytes = ReadText('e', kEtagBytes, text);
+  if (!bytes) return std::nullopt;
+  Reader reader(*bytes);
+  Etag etag;
+  etag.uid = reader.TakeId<Uid>();
+  etag.version = static_cast<std::int32_t>(reader.Take<std::uint32_t>());
+  return etag;
+}
+
+bool PositionText::IsOf(const Uid& uid) const { return topic == TopicBits(uid); }
+
+std::string EncodePosition(const Uid& topic, Position position) {
+  std::string text;
+  text.reserve(kPositionTextBytes);
+  std::string number;
+  AppendBigEndian(position.value(), number);
+  AppendDigits<5>(topic.view().substr(0, 8), text);
+  AppendDigits<5>(number, text);
+  return text;
+}
+
+std::optional<PositionText> DecodePosition(std::string_view text) {
+  if (text.size() != kPositionTextBytes) return std::nullopt;
+  std::string bytes;
+  if (!ReadDigits<5>(text.substr(0, kPositionTextBytes / 2), bytes)) return std::nullopt;
+  if (!ReadDigits<5>(text.substr(kPositionTextBytes / 2), bytes)) return std::nullopt;
+  Reader reader(bytes);
+  PositionText position;
+  position.topic = reader.Take<std::uint64_t>();
+  position.position = Position::FromValue(reader.Take<std::uint64_t>());
+  return position;
+}
+
+absl::StatusOr<Position> PositionOf(const PositionText& text, const Uid& topic, std::string_view topic_name) {
+  if (text.IsOf(topic)) return text.position;
+  return MakeError(Reason::kPositionOfDeletedTopic,
+                   Cat("the position is not of this ", topic_name,
+                       " but of another topic, perhaps a deleted one of the same name. Start at earliest or "
+                       "latest instead"),
+                   {.resource = std::string(topic_name)});
+}
+
+absl::StatusOr<Position> ParsePosition(std::string_view text, const Uid& topic, std::string_view topic_name) {
+  const std::optional<PositionText> decoded = DecodePosition(text);
+  if (!decoded) {
+    return MakeError(Reason::kMalformedPosition,
+                     Cat(Quoted(text),
+                         " is not a position: those have 26 characters 0-9 and a-v. Give one "
+                         "back as it was received"),
+                     {.resource = std::string(topic_name)});
+  }
+  return PositionOf(*decoded, topic, topic_name);
+}
+
+std::string EncodePageToken(std::string_view list, std::string_view last_name) {
+  std::string bytes;
+  AppendBigEndian(CheckOf(last_name, list), bytes);
+  bytes += last_name.substr(0, kLastNameBytesMax);
+  return MakeText('p', bytes);
+}
+
+std::optional<std::string> DecodePageToken(std::string_view list, std::string_view text) {
+  const std::optional<std::string> bytes = ReadText('p', 0, text);
+  if (!bytes || bytes->size() < kCheckBytes || bytes->size() > kCheckBytes + kLastNameBytesMax) return std::nullopt;
+  Reader reader(*bytes);
+  const std::uint32_t check = reader.Take<std::uint32_t>();
+  if (check != CheckOf(reader.rest(), list)) return std::nullopt;
+  return std::string(reader.rest());
+}
+
+}  // namespace postkeeper
