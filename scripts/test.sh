@@ -1,0 +1,104 @@
+#!/usr/bin/env bash
+# ./dev test: one build with sanitizers for all tests, one release build of the two programs (for what runs them as a
+# user would), then every test. Reports go to build/test; the last line adds them up.
+#
+# Unit tests are spread over the cores. Contract and integration tests start real ZooKeeper servers and run side by
+# side. Python tests (X_test.py under tests/ and examples/, one process each) find postkeeperd and postkeeper of the
+# release build on the PATH. POSTKEEPER_* settings of the caller don't reach the tests.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/common.sh
+
+readonly reports="$PWD/build/test"
+readonly binary_timeout_s=900 python_timeout_s=600
+
+while read -r name; do
+  unset "$name"
+done < <(compgen -e | grep '^POSTKEEPER_' || true)
+
+export ASAN_OPTIONS="detect_stack_use_after_return=1:strict_string_checks=1:check_initialization_order=1"
+export UBSAN_OPTIONS="print_stacktrace=1"
+if [[ -f tests/lsan-suppressions.txt ]]; then
+  export LSAN_OPTIONS="suppressions=$PWD/tests/lsan-suppressions.txt:print_suppressions=0"
+fi
+
+# run_logged REPORT COMMAND...: the output goes to REPORT.log, and is shown when the command fails. A test program that
+# dies writes no report of its own, so a failure is always noted in REPORT.exit, which count_tests.py reads.
+run_logged() {
+  local report="$1" code=0
+  shift
+  "$@" >"$report.log" 2>&1 </dev/null || code=$?
+  echo "$code" >"$report.exit"
+  if ((code != 0)); then
+    echo "$(basename "$report") failed (exit code $code):"
+    tail -n 200 "$report.log"
+  fi
+  return "$code"
+}
+
+# run_binary NAME SHARDS: a GoogleTest program, as so many processes side by side.
+run_binary() {
+  local name="$1" shards="$2" shard code=0 pids=() pid
+  for ((shard = 0; shard < shards; shard++)); do
+    local report="$reports/$name.$shard"
+    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard run_logged "$report" \
+      timeout --kill-after=10 "$binary_timeout_s" "build/asan/tests/$name" --gtest_brief=1 --gtest_output="json:$report.json" &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || code=1
+  done
+  return "$code"
+}
+
+run_side_by_side() {
+  local name code=0 pids=() pid
+  for name in "$@"; do
+    run_binary "$name" 1 &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || code=1
+  done
+  return "$code"
+}
+
+run_python_tests() {
+  local file report code=0
+  while read -r file; do
+    report="$reports/$(tr / . <<<"${file%.py}")"
+    PATH="$PWD/build/release:$PATH" run_logged "$report" \
+      timeout --kill-after=10 "$python_timeout_s" /usr/bin/python3 scripts/run_python_test.py "$file" "$report.json" || code=1
+  done < <(find . -path ./build -prune -o -path ./tests/nightly -prune -o \( -name '*_test.py' -o -name 'test_*.py' \) -printf '%P\n' | grep -E '^(tests|examples)/' | sort)
+  return "$code"
+}
+
+# A suite whose folder is there must have a program; an empty build must not look like a passed one.
+require_binary() {
+  [[ -x build/asan/tests/$1 ]] && return
+  echo "build/asan/tests/$1 was not built, though $2 is there" >&2
+  return 1
+}
+
+step "configure with sanitizers" cmake --preset asan --log-level=WARNING
+step "build the tests with sanitizers" build_targets asan
+step "configure for release" cmake --preset release --log-level=WARNING
+step "build postkeeperd and postkeeper" build_targets release postkeeperd postkeeper
+
+rm -rf "$reports"
+mkdir -p "$reports"
+try_step "unit tests" run_binary unit_tests "$(nproc)"
+suites=()
+for suite in contract integration; do
+  if [[ -d tests/$suite ]]; then
+    require_binary "${suite}_tests" "tests/$suite"
+    suites+=("${suite}_tests")
+  fi
+done
+if ((${#suites[@]})); then
+  try_step "tests on real ZooKeeper servers: ${suites[*]}" run_side_by_side "${suites[@]}"
+fi
+try_step "Python tests" run_python_tests
+
+print_step_times
+exec /usr/bin/python3 scripts/count_tests.py "$reports"
