@@ -1,0 +1,381 @@
+#include "metrics/prometheus.h"
+
+#include <prometheus/collectable.h>
+#include <prometheus/counter.h>
+#include <prometheus/exposer.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <mutex>
+#include <sstream>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "metrics/listen_address.h"
+#include "metrics/prometheus_series.h"
+
+namespace postkeeper {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Histogram;
+using prometheus::Labels;
+using CounterFamily = prometheus::Family<Counter>;
+using HistogramFamily = prometheus::Family<Histogram>;
+using Buckets = Histogram::BucketBoundaries;
+
+double Seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
+
+Buckets CallSeconds() { return {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 60}; }
+Buckets BatchMessages() { return {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4096}; }
+Buckets BatchBytes() { return {256, 1024, 4096, 16384, 65536, 131072, 262144, 524288, 1048576}; }
+
+// The names that the Go, Java and Python libraries for these metrics agree on, by number.
+constexpr std::array<const char*, 17> kGrpcCodes = {
+    "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+    "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+    "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+    "DataLoss", "Unauthenticated"};
+constexpr std::size_t kGrpcUnknown = 2;
+
+// One value that is read when somebody scrapes.
+template <typename Gauges>
+struct GaugeColumn {
+  const char* name;
+  const char* help;
+  const char* label;  // of the second label, or nullptr
+  const char* label_value;
+  double (*read)(const Gauges&);
+};
+
+constexpr GaugeColumn<QueueGauges> kQueueColumns[] = {
+    {"postkeeper_queue_messages", "Messages in the queue, by state.", "state", "ready",
+     [](const QueueGauges& g) { return static_cast<double>(g.ready); }},
+    {"postkeeper_queue_messages", "Messages in the queue, by state.", "state", "delayed",
+     [](const QueueGauges& g) { return static_cast<double>(g.delayed); }},
+    {"postkeeper_queue_messages", "Messages in the queue, by state.", "state", "leased",
+     [](const QueueGauges& g) { return static_cast<double>(g.leased); }},
+    {"postkeeper_queue_bytes", "Bytes of all messages in the queue.", nullptr, nullptr,
+     [](const QueueGauges& g) { return static_cast<double>(g.bytes); }},
+    {"postkeeper_queue_consumers", "Consume streams open and Dequeue calls waiting.", nullptr, nullptr,
+     [](const QueueGauges& g) { return static_cast<double>(g.consumers); }},
+    {"postkeeper_queue_oldest_age_seconds", "Age of the oldest message that is not settled; 0 = there is none.",
+     nullptr, nullptr, [](const QueueGauges& g) { return Seconds(g.oldest_age); }},
+};
+
+constexpr GaugeColumn<TopicGauges> kTopicColumns[] = {
+    {"postkeeper_topic_messages", "Messages kept in the topic.", nullptr, nullptr,
+     [](const TopicGauges& g) { return static_cast<double>(g.messages); }},
+    {"postkeeper_topic_bytes", "Bytes of all messages kept in the topic.", nullptr, nullptr,
+     [](const TopicGauges& g) { return static_cast<double>(g.bytes); }},
+    {"postkeeper_topic_subscribers", "Subscribe streams open.", nullptr, nullptr,
+     [](const TopicGauges& g) { return static_cast<double>(g.subscribers); }},
+};
+
+class PrometheusQueueMetrics : public QueueMetrics {
+ public:
+  PrometheusQueueMetrics(Room<QueueFamilies>& room, std::string_view name, std::function<QueueGauges()> gauges)
+      : room_(room), ticket_(room.Enter(name, std::move(gauges))), series_(*ticket_.entry->series) {}
+  ~PrometheusQueueMetrics() override { room_.Leave(ticket_); }
+
+  void Enqueued(std::int64_t messages, std::int64_t bytes) override {
+    series_.enqueued_messages.Increment(static_cast<double>(messages));
+    series_.enqueued_bytes.Increment(static_cast<double>(bytes));
+  }
+  void Delivered(std::int64_t first, std::int64_t redelivered) override {
+    series_.delivered.Increment(static_cast<double>(first + redelivered));
+    series_.redelivered.Increment(static_cast<double>(redelivered));
+  }
+  void Acked(std::int64_t messages) override { series_.acked.Increment(static_cast<double>(messages)); }
+  void Nacked(NackedAs kind, std::int64_t messages) override {
+    Counter& nacked = kind == NackedAs::kRetry ? series_.nacked_retry : series_.nacked_release;
+    nacked.Increment(static_cast<double>(messages));
+  }
+  void Lapsed(std::int64_t messages) override { series_.lapsed.Increment(static_cast<double>(messages)); }
+  void Purged(std::int64_t messages) override { series_.purged.Increment(static_cast<double>(messages)); }
+  void Deleted(std::int64_t messages) override { series_.deleted.Increment(static_cast<double>(messages)); }
+  void TimeInQueue(std::chrono::nanoseconds time) override { series_.time_in_queue.Observe(Seconds(time)); }
+
+ private:
+  Room<QueueFamilies>& room_;
+  const Room<QueueFamilies>::Ticket ticket_;
+  QueueSeries& series_;
+};
+
+class PrometheusTopicMetrics : public TopicMetrics {
+ public:
+  PrometheusTopicMetrics(Room<TopicFamilies>& room, std::string_view name, std::function<TopicGauges()> gauges)
+      : room_(room), ticket_(room.Enter(name, std::move(gauges))), series_(*ticket_.entry->series) {}
+  ~PrometheusTopicMetrics() override { room_.Leave(ticket_); }
+
+  void Published(std::int64_t messages, std::int64_t bytes) override {
+    series_.published_messages.Increment(static_cast<double>(messages));
+    series_.published_bytes.Increment(static_cast<double>(bytes));
+  }
+  void Delivered(std::int64_t messages) override { series_.delivered.Increment(static_cast<double>(messages)); }
+  void Trimmed(std::int64_t messages) override { series_.trimmed.Increment(static_cast<double>(messages)); }
+  void Deleted(std::int64_t messages) override { series_.deleted.Increment(static_cast<double>(messages)); }
+
+ private:
+  Room<TopicFamilies>& room_;
+  const Room<TopicFamilies>::Ticket ticket_;
+  TopicSeries& series_;
+};
+
+class PrometheusLogMetrics : public LogMetrics {
+ public:
+  explicit PrometheusLogMetrics(prometheus::Registry& r)
+      : messages_(
+            Distribution(r, "postkeeper_batch_messages", "Messages in one batch written.").Add({}, BatchMessages())),
+        bytes_(Distribution(r, "postkeeper_batch_bytes", "Bytes of one batch written.").Add({}, BatchBytes())) {}
+  void BatchWritten(std::int64_t messages, std::int64_t bytes) override {
+    messages_.Observe(static_cast<double>(messages));
+    bytes_.Observe(static_cast<double>(bytes));
+  }
+
+ private:
+  Histogram& messages_;
+  Histogram& bytes_;
+};
+
+class PrometheusZookeeperMetrics : public ZookeeperMetrics {
+ public:
+  explicit PrometheusZookeeperMetrics(prometheus::Registry& r)
+      : requests_(Count(r, "postkeeper_zookeeper_requests_total", "Requests to ZooKeeper that ended, by result.")),
+        seconds_(Distribution(r, "postkeeper_zookeeper_request_seconds", "Time from request to reply.")),
+        expirations_(
+            Count(r, "postkeeper_zookeeper_session_expirations_total", "Sessions that ZooKeeper declared expired.")
+                .Add({})) {}
+
+  void Requested(std::string_view operation, std::string_view code, std::chrono::nanoseconds time) override {
+    const Series series = SeriesOf(operation, code);
+    series.requests->Increment();
+    series.seconds->Observe(Seconds(time));
+  }
+  void SessionExpired() override { expirations_.Increment(); }
+
+ private:
+  struct Series {
+    Counter* requests;
+    Histogram* seconds;
+  };
+  // ZooKeeper has some ten operations and twenty codes.
+  static constexpr std::size_t kSeriesMax = 512;
+
+  Series SeriesOf(std::string_view operation, std::string_view code) {
+    const std::lock_guard lock(mutex_);
+    const auto codes = series_.find(operation);
+    if (codes != series_.end()) {
+      const auto known = codes->second.find(code);
+      if (known != codes->second.end()) return known->second;
+    }
+    const bool has_room = series_count_ < kSeriesMax;
+    const std::string op(has_room ? operation : kOther);
+    const std::string result(has_room ? code : kOther);
+    Counter& requests = requests_.Add({{"operation", op}, {"code", result}});
+    const Series made{&requests, &seconds_.Add({{"operation", op}}, CallSeconds())};
+    if (has_room && series_[op].emplace(result, made).second) ++series_count_;
+    return made;
+  }
+
+  CounterFamily& requests_;
+  HistogramFamily& seconds_;
+  Counter& expirations_;
+  std::mutex mutex_;
+  // Guarded by mutex_.
+  std::map<std::string, std::map<std::string, Series, std::less<>>, std::less<>> series_;  // by operation, by code
+  std::size_t series_count_ = 0;
+};
+
+struct MethodFamilies {
+  explicit MethodFamilies(prometheus::Registry& r)
+      : started(Count(r, "grpc_server_started_total", "Total number of RPCs started on the server.")),
+        handled(Count(r, "grpc_server_handled_total",
+                      "Total number of RPCs completed on the server, regardless of success or failure.")),
+        received(Count(r, "grpc_server_msg_received_total", "Total number of RPC messages received on the server.")),
+        sent(Count(r, "grpc_server_msg_sent_total", "Total number of RPC messages sent by the server.")),
+        seconds(Distribution(r, "grpc_server_handling_seconds",
+                             "Time from the start of an RPC to its end on the server.")) {}
+
+  CounterFamily& started;
+  CounterFamily& handled;
+  CounterFamily& received;
+  CounterFamily& sent;
+  HistogramFamily& seconds;
+};
+
+class PrometheusMethodMetrics : public MethodMetrics {
+ public:
+  PrometheusMethodMetrics(MethodFamilies& families, const MethodName& method) {
+    const Labels labels = {
+        {"grpc_type", method.type}, {"grpc_service", method.service}, {"grpc_method", method.method}};
+    started_ = &families.started.Add(labels);
+    received_ = &families.received.Add(labels);
+    sent_ = &families.sent.Add(labels);
+    seconds_ = &families.seconds.Add(labels, CallSeconds());
+    for (std::size_t code = 0; code < kGrpcCodes.size(); ++code) {
+      Labels with_code = labels;
+      with_code["grpc_code"] = kGrpcCodes[code];
+      handled_[code] = &families.handled.Add(with_code);
+    }
+  }
+
+  void Started() override { started_->Increment(); }
+  void Handled(int grpc_code, std::chrono::nanoseconds time) override {
+    const bool is_known = grpc_code >= 0 && static_cast<std::size_t>(grpc_code) < kGrpcCodes.size();
+    handled_[is_known ? static_cast<std::size_t>(grpc_code) : kGrpcUnknown]->Increment();
+    seconds_->Observe(Seconds(time));
+  }
+  void MessageReceived() override { received_->Increment(); }
+  void MessageSent() override { sent_->Increment(); }
+
+ private:
+  Counter* started_;
+  Counter* received_;
+  Counter* sent_;
+  Histogram* seconds_;
+  std::array<Counter*, kGrpcCodes.size()> handled_;
+};
+
+template <typename Families, typename Columns>
+void CollectRoom(const Room<Families>& room, const Columns& columns, std::vector<prometheus::MetricFamily>& families) {
+  const auto gauges = room.Read();
+  for (const auto& column : columns) {
+    if (families.empty() || families.back().name != column.name) {
+      families.push_back({column.name, column.help, prometheus::MetricType::Gauge, {}});
+    }
+    for (const auto& [label, values] : gauges) {
+      prometheus::ClientMetric metric;
+      metric.label.push_back({Families::kLabel, label});
+      if (column.label != nullptr) metric.label.push_back({column.label, column.label_value});
+      metric.gauge.value = column.read(values);
+      families.back().metric.push_back(std::move(metric));
+    }
+  }
+  std::erase_if(families, [](const prometheus::MetricFamily& family) { return family.metric.empty(); });
+}
+
+class Impl : public PrometheusMetrics, private prometheus::Collectable {
+ public:
+  explicit Impl(const PrometheusOptions& options)
+      : registry_(std::make_shared<prometheus::Registry>()),
+        queues_(*registry_, options.queues_max),
+        topics_(*registry_, options.queues_max),
+        logs_(*registry_),
+        zookeeper_(*registry_),
+        methods_(*registry_) {
+    prometheus::BuildGauge()
+        .Name("postkeeper_build_info")
+        .Help("Always 1; the labels say which build this is.")
+        .Register(*registry_)
+        .Add({{"version", options.version}, {"store_format", absl::StrCat(options.store_format)}})
+        .Set(1);
+  }
+  ~Impl() override { exposer_.reset(); }
+
+  std::unique_ptr<QueueMetrics> ForQueue(std::string_view name, std::function<QueueGauges()> gauges) override {
+    return std::make_unique<PrometheusQueueMetrics>(queues_, name, std::move(gauges));
+  }
+  std::unique_ptr<TopicMetrics> ForTopic(std::string_view name, std::function<TopicGauges()> gauges) override {
+    return std::make_unique<PrometheusTopicMetrics>(topics_, name, std::move(gauges));
+  }
+  MethodMetrics& ForMethod(const MethodName& method) override {
+    const std::lock_guard lock(mutex_);
+    std::unique_ptr<PrometheusMethodMetrics>& known = method_metrics_[{method.service, method.method}];
+    if (known == nullptr) known = std::make_unique<PrometheusMethodMetrics>(methods_, method);
+    return *known;
+  }
+  LogMetrics& logs() override { return logs_; }
+  ZookeeperMetrics& zookeeper() override { return zookeeper_; }
+  void SetZookeeperGauges(std::function<ZookeeperGauges()> gauges) override {
+    const std::lock_guard lock(mutex_);
+    zookeeper_gauges_ = std::move(gauges);
+  }
+
+  absl::Status Listen(std::string_view address) override;
+  int port() const override { return exposer_ == nullptr ? 0 : exposer_->GetListeningPorts().front(); }
+
+  std::string Dump() const override {
+    std::ostringstream out;
+    prometheus::TextSerializer().Serialize(out, Collect());
+    return out.str();
+  }
+
+ private:
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    std::vector<prometheus::MetricFamily> families = registry_->Collect();
+    // A family without a series would be a heading over nothing.
+    std::erase_if(families, [](const prometheus::MetricFamily& family) { return family.metric.empty(); });
+    CollectRoom(queues_, kQueueColumns, families);
+    CollectRoom(topics_, kTopicColumns, families);
+    CollectZookeeper(families);
+    return families;
+  }
+
+  void CollectZookeeper(std::vector<prometheus::MetricFamily>& families) const {
+    const std::lock_guard lock(mutex_);
+    if (!zookeeper_gauges_) return;
+    const ZookeeperGauges gauges = zookeeper_gauges_();
+    const auto add = [&](const char* name, const char* help, double value) {
+      prometheus::ClientMetric metric;
+      metric.gauge.value = value;
+      families.push_back({name, help, prometheus::MetricType::Gauge, {std::move(metric)}});
+    };
+    add("postkeeper_zookeeper_connected", "1 = there is a session with ZooKeeper and a connection for it, else 0.",
+        gauges.is_connected ? 1 : 0);
+    add("postkeeper_zookeeper_requests_in_flight", "Requests sent and not yet answered.",
+        static_cast<double>(gauges.requests_in_flight));
+    add("postkeeper_zookeeper_watched_path_bytes", "Bytes of the paths of all watches.",
+        static_cast<double>(gauges.watched_path_bytes));
+  }
+
+  // Constant after construction.
+  const std::shared_ptr<prometheus::Registry> registry_;
+  Room<QueueFamilies> queues_;
+  Room<TopicFamilies> topics_;
+  PrometheusLogMetrics logs_;
+  PrometheusZookeeperMetrics zookeeper_;
+  MethodFamilies methods_;
+
+  mutable std::mutex mutex_;
+  // Guarded by mutex_.
+  std::map<std::pair<std::string, std::string>, std::unique_ptr<PrometheusMethodMetrics>> method_metrics_;
+  std::function<ZookeeperGauges()> zookeeper_gauges_;
+
+  // Set by Listen.
+  std::shared_ptr<prometheus::Collectable> collectable_;
+  std::unique_ptr<prometheus::Exposer> exposer_;
+};
+
+absl::Status Impl::Listen(std::string_view address) {
+  ListenAddress listen;
+  if (absl::Status status = ParseListenAddress(address, &listen); !status.ok()) return status;
+  if (absl::Status status = CheckCanListen(listen, "--metrics-listen"); !status.ok()) return status;
+  // A scraper that hangs must not hold one of the two threads for ever.
+  const std::vector<std::string> options = {"listening_ports",    listen.Text(), "num_threads", "2",
+                                            "request_timeout_ms", "10000"};
+  try {
+    exposer_ = std::make_unique<prometheus::Exposer>(options);
+  } catch (const std::exception& e) {
+    return absl::UnavailableError(absl::StrCat("cannot serve metrics on ", listen.Text(), ": ", e.what(),
+                                               ". Choose another address: --metrics-listen 127.0.0.1:7500"));
+  }
+  // The exposer holds what it collects weakly; this pointer owns nothing.
+  collectable_ = std::shared_ptr<prometheus::Collectable>(static_cast<prometheus::Collectable*>(this),
+                                                          [](prometheus::Collectable*) {});
+  exposer_->RegisterCollectable(collectable_);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::unique_ptr<PrometheusMetrics> PrometheusMetrics::Make(const PrometheusOptions& options) {
+  return std::make_unique<Impl>(options);
+}
+
+}  // namespace postkeeper
