@@ -1,0 +1,278 @@
+#include "service/append_stream.h"
+
+#include <asio/post.hpp>
+#include <deque>
+#include <utility>
+
+#include "postkeeper/wire/v1/wire.pb.h"
+#include "service/log_handle.h"
+#include "service/ordered_answers.h"
+#include "service/stream_call.h"
+#include "service/wire_codec.h"
+
+namespace postkeeper {
+namespace {
+
+// The API's bound. The bytes bound what one stream takes of the appender's queue, and are enough to keep it busy.
+constexpr int kUnansweredFramesMax = 64;
+constexpr std::int64_t kUnansweredBytesMax = 4 << 20;
+// As for unary calls.
+constexpr Duration kOwnerPatience = std::chrono::seconds(15);
+
+// How it works. Frames are read and checked on gRPC's thread and wait in `accepted_`; Submit gives them to the engine
+// on its strand, in order. Answers are kept in the order of the frames.
+//
+// «The first failure ends the stream, and no later frame is written» holds for these reasons:
+//  - What is wrong with a frame itself is found before it is accepted; then nothing more is read.
+//  - A frame that the engine refuses (the queue is full, too many calls) is refused before Append returns, since frames
+//    are given only while the engine serves; then no further one is given.
+//  - What fails later fails for a reason of the whole log (deleted, ZooKeeper gone, another owner), and the appender
+//    carries out batches in the order given: whatever is behind a batch that failed for good fails for the same reason.
+//    The owner is only checked for frames with a request_id; so frames with and without one are never on their way
+//    together.
+//  - Behind an OUTCOME_UNKNOWN a later frame can be written only if the one in question was.
+class AppendStream final : public BidiCall {
+ public:
+  AppendStream(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context, Name::Kind log_kind)
+      : BidiCall(desk, metrics, context), log_kind_(log_kind) {}
+
+  void Start() {
+    Hold();
+    if (Enter()) ReadMore();
+  }
+
+  void AskToLeave(std::string_view, Duration) override {
+    {
+      absl::MutexLock lock(&mutex_);
+      is_leaving_ = true;
+    }
+    Pump();
+  }
+
+ private:
+  using Ticket = OrderedAnswers<absl::StatusOr<grpc::Slice>>::Ticket;
+
+  struct Accepted {
+    Ticket ticket = 0;
+    CheckedAppend append;
+  };
+
+  std::shared_ptr<AppendStream> Self() { return std::static_pointer_cast<AppendStream>(shared_from_this()); }
+
+  // ---- Frames in, on gRPC's thread
+
+  bool MayRead() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    const bool is_opening = log_name_.has_value() && !log_.has_value();
+    return !is_opening && !has_bad_frame_ && !has_failed_ && !is_leaving_ &&
+           unanswered_frames_ < kUnansweredFramesMax && unanswered_bytes_ < kUnansweredBytesMax;
+  }
+
+  void OnFrame(const grpc::ByteBuffer& bytes) override {
+    absl::StatusOr<CheckedAppend> append = Check(bytes);
+    const bool is_first = append.ok() && !log_name_;
+    std::optional<LogHandle> log;
+    {
+      absl::MutexLock lock(&mutex_);
+      const Ticket ticket = answers_.Ask();
+      unanswered_frames_ += 1;
+      if (append.ok()) {
+        unanswered_bytes_ += append->message_bytes;
+        sizes_.push_back(append->message_bytes);
+        if (is_first) log_name_ = append->log;
+        accepted_.push_back({ticket, *std::move(append)});
+      } else {
+        sizes_.push_back(0);
+        answers_.Give(ticket, append.status());
+        has_bad_frame_ = true;
+      }
+      log = log_;
+    }
+    if (!append.ok()) {
+      Pump();
+    } else if (is_first) {
+      Open();
+    } else if (log) {
+      asio::post(log->strand(), [self = Self()] { self->Submit(); });
+    }
+  }
+
+  absl::StatusOr<CheckedAppend> Check(const grpc::ByteBuffer& bytes) {
+    const bool is_queue = log_kind_ == Name::Kind::kQueue;
+    wire::v1::AppendRequest request;
+    if (absl::Status status = DecodeRequest(bytes, is_queue ? "EnqueueStreamRequest" : "PublishStreamRequest", request);
+        !status.ok()) {
+      return status;
+    }
+    return CheckAppend(std::move(request), {.log_kind = log_kind_,
+                                            .stream_log = log_name_ ? &*log_name_ : nullptr,
+                                            .now = desk_.environment.WallNow(),
+                                            .limits = desk_.limits});
+  }
+
+  void OnInputEnd() override { Pump(); }
+
+  void Open() {
+    if (std::optional<LogHandle> log = LogHandle::Find(*broker_, *log_name_)) return OnOpened(*std::move(log));
+    auto open = [](std::shared_ptr<AppendStream> self) -> Task<void> {
+      absl::StatusOr<LogHandle> log = co_await LogHandle::Open(*self->broker_, *self->log_name_);
+      if (log.ok()) {
+        self->OnOpened(*std::move(log));
+      } else {
+        self->FailAccepted(log.status());
+      }
+    };
+    Spawn(desk_.environment.executor(), open(Self()));
+  }
+
+  void OnOpened(LogHandle log) {
+    const asio::any_io_executor strand = log.strand();
+    {
+      absl::MutexLock lock(&mutex_);
+      log_ = std::move(log);
+    }
+    asio::post(strand, [self = Self()] {
+      self->Submit();
+      self->ReadMore();
+    });
+  }
+
+  // ---- To the engine and back, on its strand
+
+  // The next frame that may be given to the engine now.
+  std::optional<Accepted> NextToSubmit() {
+    absl::MutexLock lock(&mutex_);
+    if (has_failed_ || end_ || accepted_.empty() || is_waiting_) return std::nullopt;
+    const bool has_id = !accepted_.front().append.request_id.empty();
+    if (submitted_ > 0 && has_id != submitted_with_id_) return std::nullopt;
+    Accepted next = std::move(accepted_.front());
+    accepted_.pop_front();
+    submitted_with_id_ = has_id;
+    ++submitted_;
+    return next;
+  }
+
+  void Submit() {
+    if (!log_->is_serving()) return WaitForOwner();
+    while (std::optional<Accepted> next = NextToSubmit()) {
+      log_->Append(std::move(next->append), [self = Self(), ticket = next->ticket](absl::StatusOr<Appended> outcome) {
+        self->OnAppended(ticket, outcome);
+      });
+      if (!log_->is_serving()) return WaitForOwner();
+    }
+  }
+
+  // The engine keeps the order of calls that find it serving, not of those that wait for it.
+  void WaitForOwner() {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (is_waiting_ || accepted_.empty()) return;
+      is_waiting_ = true;
+    }
+    auto wait = [](std::shared_ptr<AppendStream> self) -> Task<void> {
+      const absl::Status status = co_await self->log_->WaitUntilServing(kOwnerPatience);
+      {
+        absl::MutexLock lock(&self->mutex_);
+        self->is_waiting_ = false;
+      }
+      if (status.ok()) {
+        self->Submit();
+      } else {
+        self->FailAccepted(status);
+      }
+    };
+    Spawn(log_->strand(), wait(Self()));
+  }
+
+  // Of the frames that were not given to the engine, the first fails with this.
+  void FailAccepted(const absl::Status& status) {
+    {
+      absl::MutexLock lock(&mutex_);
+      has_failed_ = true;
+      if (!accepted_.empty()) answers_.Give(accepted_.front().ticket, status);
+      accepted_.clear();
+    }
+    Pump();
+  }
+
+  void OnAppended(Ticket ticket, const absl::StatusOr<Appended>& outcome) {
+    absl::StatusOr<grpc::Slice> answer;
+    if (outcome.ok()) {
+      answer = EncodeAppended(*outcome);
+    } else {
+      answer = outcome.status();
+    }
+    bool is_more_accepted = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      // The frames of one moment have an id all or none.
+      if (!outcome.ok() && !has_failed_) is_safe_to_repeat_ = submitted_with_id_;
+      if (!outcome.ok()) has_failed_ = true;
+      --submitted_;
+      answers_.Give(ticket, std::move(answer));
+      is_more_accepted = !has_failed_ && !accepted_.empty() && submitted_ == 0;
+    }
+    Pump();
+    if (is_more_accepted) asio::post(log_->strand(), [self = Self()] { self->Submit(); });
+  }
+
+  // ---- Answers out
+
+  bool TakeFrame(grpc::Slice& frame) override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (end_) return false;
+    if (std::optional<absl::StatusOr<grpc::Slice>> answer = answers_.Next()) {
+      if (!answer->ok()) {
+        end_ = answer->status();
+        return false;
+      }
+      frame = std::move(**answer);
+      return true;
+    }
+    const bool has_answered_all = answers_.empty();
+    if (has_answered_all && is_leaving_) {
+      end_ = ReplicaDraining();
+    } else if (has_answered_all && is_input_over()) {
+      end_ = absl::OkStatus();
+    }
+    return false;
+  }
+
+  void OnFrameSent() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      --unanswered_frames_;
+      unanswered_bytes_ -= sizes_.front();
+      sizes_.pop_front();
+    }
+    ReadMore();
+  }
+
+  const Name::Kind log_kind_;
+  // Set by the first frame, before log_; then constant.
+  std::optional<Name> log_name_;
+  // Set once, under the mutex, before the strand is used; then constant.
+  std::optional<LogHandle> log_;
+
+  std::deque<Accepted> accepted_ ABSL_GUARDED_BY(mutex_);  // not yet given to the engine
+  int submitted_ ABSL_GUARDED_BY(mutex_) = 0;              // given to it, and not answered
+  bool submitted_with_id_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_waiting_ ABSL_GUARDED_BY(mutex_) = false;     // for an owner
+  bool has_bad_frame_ ABSL_GUARDED_BY(mutex_) = false;  // nothing is read behind it
+  bool has_failed_ ABSL_GUARDED_BY(mutex_) = false;     // nothing more is given to the engine
+  bool is_leaving_ ABSL_GUARDED_BY(mutex_) = false;
+  OrderedAnswers<absl::StatusOr<grpc::Slice>> answers_ ABSL_GUARDED_BY(mutex_);
+  int unanswered_frames_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::int64_t unanswered_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::deque<std::int64_t> sizes_ ABSL_GUARDED_BY(mutex_);  // of the unanswered frames
+};
+
+}  // namespace
+
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAppendStream(Desk& desk, MethodMetrics& metrics,
+                                                                              grpc::CallbackServerContext& context,
+                                                                              Name::Kind log_kind) {
+  const auto stream = std::make_shared<AppendStream>(desk, metrics, context, log_kind);
+  stream->Start();
+  return stream.get();
+}
+
+}  // namespace postkeeper

@@ -1,0 +1,57 @@
+// What every queue and topic engine needs from the process around it.
+#ifndef POSTKEEPER_SERVICE_ENGINE_CONTEXT_H_
+#define POSTKEEPER_SERVICE_ENGINE_CONTEXT_H_
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "metrics/metrics.h"
+#include "service/validate.h"
+#include "zkstore/batch_cache.h"
+#include "zkstore/catalog.h"
+#include "zkstore/client.h"
+#include "zkstore/environment.h"
+#include "zkstore/layout.h"
+#include "zkstore/log_appender.h"
+
+namespace postkeeper {
+
+struct EngineLimits {
+  RequestLimits requests;
+  std::int64_t stored_bytes_max = std::int64_t{1} << 30;  // of all logs together
+  std::int64_t live_batches_max = 100'000;                // of one log
+  std::size_t request_ids_max = 100'000;                  // remembered, of one log
+  Duration request_id_window = std::chrono::minutes(10);
+  std::int64_t consumers_max = 10'000;  // streams and waiting calls of one log
+};
+
+// One per process; outlives all engines. The references are thread-safe objects.
+struct EngineContext {
+  Environment& environment;
+  zk::Client& client;
+  Catalog& catalog;
+  const Layout layout;
+  const ProcessId process;
+  const std::string address;  // as other replicas reach it
+  BatchCache& cache;
+  Metrics& metrics;
+  const AppendOptions append;
+  const EngineLimits limits;
+
+  std::atomic<std::uint32_t> last_generation{0};  // of producers' chains: never used twice by a process
+  std::atomic<std::int64_t> stored_bytes{0};      // of all open logs, about
+  std::atomic<std::int64_t> corruptions{0};       // damaged or missing batches met
+
+  // False when ZooKeeper has not answered for so long that another replica may own our logs: nothing is handed out then
+  // (self-fence: two thirds of the session's timeout, counted from the sending of the last answered request).
+  bool MayDispatch() const {
+    const zk::SessionEvent session = client.session();
+    return session.state == zk::SessionState::kConnected &&
+           environment.Now() - client.last_answered_sent_at() < session.timeout * 2 / 3;
+  }
+};
+
+}  // namespace postkeeper
+
+#endif  // POSTKEEPER_SERVICE_ENGINE_CONTEXT_H_

@@ -1,0 +1,42 @@
+// A queue or a topic, for those who only append to it.
+#ifndef POSTKEEPER_SERVICE_LOG_HANDLE_H_
+#define POSTKEEPER_SERVICE_LOG_HANDLE_H_
+
+#include <memory>
+#include <optional>
+#include <variant>
+
+#include "service/broker.h"
+
+namespace postkeeper {
+
+// Refers to one engine and keeps it alive. A value. All but strand() is to be called on the strand.
+class LogHandle {
+ public:
+  // The engine that is open here; nullopt if there is none.
+  static std::optional<LogHandle> Find(const Broker& broker, const Name& name);
+  // Looks it up in the catalog; creates it where that is allowed.
+  static Task<absl::StatusOr<LogHandle>> Open(Broker& broker, Name name);
+
+  asio::any_io_executor strand() const;
+  void Append(CheckedAppend append, LogAppender::Done done) const;
+  bool is_serving() const;
+  Task<absl::Status> WaitUntilServing(Duration timeout) const;
+
+ private:
+  using Engine = std::variant<std::shared_ptr<QueueEngine>, std::shared_ptr<TopicEngine>>;
+  explicit LogHandle(Engine engine) : engine_(std::move(engine)) {}
+
+  Engine engine_;
+};
+
+// SUBSCRIPTION_NOT_FOUND, since this build has none.
+absl::Status NoSubscription(const Name& name);
+
+// The engine of a queue that is there; unlike Broker::OpenQueue it never creates one. `name` may be of a subscription,
+// which is not found.
+Task<absl::StatusOr<std::shared_ptr<QueueEngine>>> OpenExistingQueue(Broker& broker, Name name);
+
+}  // namespace postkeeper
+
+#endif  // POSTKEEPER_SERVICE_LOG_HANDLE_H_

@@ -1,0 +1,145 @@
+#include "service/log_ownership.h"
+
+#include <algorithm>
+#include <asio/post.hpp>
+
+#include "zkstore/errors.h"
+
+namespace postkeeper {
+namespace {
+
+// Between attempts to take a log.
+constexpr Duration kRetryPause = std::chrono::milliseconds(100);
+constexpr Duration kPauseWhileOwnedElsewhere = std::chrono::seconds(1);
+// How long calls wait for a ZooKeeper that is not connected.
+constexpr Duration kPatience = std::chrono::milliseconds(1500);
+
+}  // namespace
+
+LogOwnership::LogOwnership(EngineContext& context, const Uid& log, asio::any_io_executor strand, Listener listener)
+    : context_(context),
+      log_(log),
+      strand_(strand),
+      listener_(std::move(listener)),
+      why_not_(MakeError(Reason::kZookeeperUnavailable, "this replica has just started")),
+      wake_(context.environment, strand),
+      changed_(context.environment, strand) {}
+
+void LogOwnership::Start() { Spawn(strand_, Run(shared_from_this())); }
+
+void LogOwnership::OnSessionChange() {
+  asio::post(strand_, [self = shared_from_this()] { self->wake_.Notify(); });
+}
+
+Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
+  (void)self;  // keeps this alive
+  while (!is_stopped_ && !is_gone_) {
+    if (!is_held_) {
+      why_not_ = co_await Take();
+      if (is_stopped_ || is_gone_) break;
+      if (!is_held_) {
+        const bool is_elsewhere = HasReason(why_not_, Reason::kNoOwner);
+        co_await wake_.WaitFor(is_elsewhere ? kPauseWhileOwnedElsewhere : kRetryPause);
+      }
+      continue;
+    }
+    const zk::SessionEvent session = context_.client.session();
+    if (session.state == zk::SessionState::kConnected && session.session_id != session_id_) {
+      co_await Retake();
+      if (session_id_ != session.session_id) co_await wake_.WaitFor(kRetryPause);
+      continue;
+    }
+    co_await wake_.Wait();
+  }
+  Release();
+  changed_.Notify();
+}
+
+Task<absl::Status> LogOwnership::Take() {
+  const zk::SessionEvent session = context_.client.session();
+  if (session.state != zk::SessionState::kConnected) {
+    co_return MakeError(Reason::kZookeeperUnavailable, "there is no connection to ZooKeeper");
+  }
+  absl::StatusOr<OwnerView> taken =
+      co_await TakeOwnership(context_.client, context_.layout, log_, context_.process, context_.address);
+  if (absl::IsNotFound(taken.status())) {
+    is_gone_ = true;
+    if (!is_stopped_ && listener_.on_gone) listener_.on_gone();
+    co_return taken.status();
+  }
+  if (!taken.ok()) co_return taken.status();
+  if (is_stopped_) co_return absl::OkStatus();
+  held_ = *taken;
+  session_id_ = session.session_id;
+  absl::Status loaded = co_await listener_.on_taken(held_);
+  if (!loaded.ok() || is_stopped_) co_return loaded;
+  is_held_ = true;
+  changed_.Notify();
+  co_return absl::OkStatus();
+}
+
+// Under a new session.
+Task<void> LogOwnership::Retake() {
+  const std::int64_t session_id = context_.client.session().session_id;
+  const absl::StatusOr<OwnerView> owner = co_await ReadOwner(context_.client, context_.layout, log_);
+  if (is_stopped_ || !is_held_) co_return;
+  const bool is_known = owner.ok() || absl::IsNotFound(owner.status());
+  if (!is_known) co_return;
+  // Only this object writes this process into the record, so nobody had the log since we took it.
+  if (!owner.ok() || owner->state != OwnerView::State::kProcess || owner->process != context_.process) {
+    Lose(MakeError(Reason::kNoOwner, "another replica has taken it"));
+    co_return;
+  }
+  const absl::StatusOr<OwnerView> taken =
+      co_await TakeOwnership(context_.client, context_.layout, log_, context_.process, context_.address);
+  if (is_stopped_ || !is_held_) co_return;
+  if (!taken.ok()) {
+    if (HasReason(taken.status(), Reason::kNoOwner) || absl::IsNotFound(taken.status())) Lose(taken.status());
+    co_return;
+  }
+  if (taken->epoch != owner->epoch + 1) {
+    Lose(MakeError(Reason::kNoOwner, "another replica had it for a while"));
+    co_return;
+  }
+  held_ = *taken;
+  session_id_ = session_id;
+  listener_.on_retaken(held_);
+}
+
+void LogOwnership::Lose(absl::Status why) {
+  if (!is_held_ || is_stopped_) return;
+  is_held_ = false;
+  why_not_ = why;
+  listener_.on_lost(std::move(why));
+  wake_.Notify();
+}
+
+void LogOwnership::Stop() {
+  is_stopped_ = true;
+  is_held_ = false;
+  wake_.Notify();
+  changed_.Notify();
+}
+
+// The listener holds its engine, which holds this.
+void LogOwnership::Release() { listener_ = Listener(); }
+
+Task<absl::Status> LogOwnership::WaitUntilHeld(Duration timeout) {
+  const std::shared_ptr<LogOwnership> self = shared_from_this();
+  const Instant started = context_.environment.Now();
+  Instant connected = started;
+  while (!is_held_) {
+    const Instant now = context_.environment.Now();
+    if (is_gone_) co_return absl::NotFoundError("deleted");
+    if (is_stopped_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
+    if (context_.client.session().state == zk::SessionState::kConnected) connected = now;
+    if (now - connected >= kPatience) {
+      co_return MakeError(Reason::kZookeeperUnavailable, "there is no connection to ZooKeeper");
+    }
+    if (now - started >= timeout) co_return why_not_;
+    co_await changed_.WaitFor(std::min<Duration>(kRetryPause, timeout - (now - started)));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace postkeeper

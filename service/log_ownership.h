@@ -1,0 +1,78 @@
+// Gets and keeps the ownership of one log for its engine.
+#ifndef POSTKEEPER_SERVICE_LOG_OWNERSHIP_H_
+#define POSTKEEPER_SERVICE_LOG_OWNERSHIP_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "service/engine_context.h"
+#include "zkstore/owner.h"
+#include "zkstore/signal.h"
+
+namespace postkeeper {
+
+// How it works. It takes the log as soon as it can, again and again until it succeeds, and lets the engine load what is
+// stored. When the ZooKeeper session has expired, it takes the log again under the new one; the engine keeps its
+// memory, since nobody else had the log in between. If somebody had, or the engine finds out by a refused write, the
+// engine is told that the log is lost, and the taking begins anew.
+//
+// Lives on the strand of the engine; the functions of the listener are called there. Held by shared_ptr; keeps itself
+// alive until Stop.
+class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
+ public:
+  struct Listener {
+    // This process owns the log now, in a new epoch: load what is stored. An error gives it up for a while.
+    std::function<Task<absl::Status>(OwnerView held)> on_taken;
+    // It owns it still, under another version.
+    std::function<void(const OwnerView& held)> on_retaken;
+    // It does not own it any more. Not called before on_taken was through.
+    std::function<void(absl::Status why)> on_lost;
+    // The log is deleted. Nothing is called after it.
+    std::function<void()> on_gone;
+  };
+
+  LogOwnership(EngineContext& context, const Uid& log, asio::any_io_executor strand, Listener listener);
+
+  void Start();
+  // Thread-safe.
+  void OnSessionChange();
+  // The engine has found that the log is not ours, or its memory not right: on_lost is called, and it is taken again.
+  void Lose(absl::Status why);
+  // No calls to the listener after this.
+  void Stop();
+
+  bool is_held() const { return is_held_; }
+  bool is_gone() const { return is_gone_; }
+  const OwnerView& held() const { return held_; }
+
+  // OK when the log is held; waits at most `timeout`, and not long while ZooKeeper does not answer.
+  // ZOOKEEPER_UNAVAILABLE, NO_OWNER; absl::NotFound when the log is gone.
+  Task<absl::Status> WaitUntilHeld(Duration timeout);
+
+ private:
+  Task<void> Run(std::shared_ptr<LogOwnership> self);
+  Task<absl::Status> Take();
+  Task<void> Retake();
+  void Release();
+
+  EngineContext& context_;
+  const Uid log_;
+  const asio::any_io_executor strand_;
+
+  // Touched only on the strand.
+  Listener listener_;
+  bool is_held_ = false;
+  bool is_gone_ = false;
+  bool is_stopped_ = false;
+  OwnerView held_;
+  std::int64_t session_id_ = 0;  // under which it was taken
+  absl::Status why_not_;         // while it is not held
+  Signal wake_;                  // for Run
+  Signal changed_;               // for those who wait until it is held
+};
+
+}  // namespace postkeeper
+
+#endif  // POSTKEEPER_SERVICE_LOG_OWNERSHIP_H_

@@ -1,0 +1,40 @@
+// postkeeperd: the server. `postkeeperd inspect` looks into the store instead.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "service/config.h"
+#include "service/daemon.h"
+#include "service/inspect.h"
+
+namespace postkeeper {
+namespace {
+
+int Print(const PrintAndExit& print) {
+  std::fputs(print.text.c_str(), print.code == 0 ? stdout : stderr);
+  return print.code;
+}
+
+int Main(int argc, char** argv) {
+  if (argc > 1 && std::string_view(argv[1]) == "inspect") {
+    return RunInspect(std::vector<std::string>(argv + 2, argv + argc));
+  }
+  const ConfigOutcome outcome = ParseConfig(argc, argv, environ);
+  if (const auto* print = std::get_if<PrintAndExit>(&outcome)) return Print(*print);
+  return RunDaemon(std::get<Config>(outcome), POSTKEEPER_VERSION);
+}
+
+}  // namespace
+}  // namespace postkeeper
+
+int main(int argc, char** argv) {
+  const int code = postkeeper::Main(argc, argv);
+  std::fflush(stdout);
+  // Without destructors: RunDaemon has closed what has to be closed, in its order.
+  std::_Exit(code);
+}

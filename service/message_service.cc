@@ -1,0 +1,207 @@
+#include "service/message_service.h"
+
+#include <algorithm>
+#include <asio/post.hpp>
+#include <utility>
+
+#include "postkeeper/v1/message.grpc.pb.h"
+#include "postkeeper/wire/v1/wire.pb.h"
+#include "service/append_stream.h"
+#include "service/consume_stream.h"
+#include "service/raw_service.h"
+#include "service/subscribe_stream.h"
+#include "service/unary_call.h"
+
+namespace postkeeper {
+namespace {
+
+// A Dequeue that waits ends so long before its deadline, so that an empty answer still arrives.
+constexpr Duration kBeforeDeadline = std::chrono::milliseconds(500);
+
+// ---- Enqueue and Publish
+
+// Runs on the log's strand.
+void AppendTo(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
+  log.Append(std::move(append), [call](absl::StatusOr<Appended> outcome) {
+    if (outcome.ok()) {
+      call->Answer(EncodeAppended(*outcome));
+    } else {
+      call->Fail(outcome.status());
+    }
+  });
+}
+
+void PostAppend(LogHandle log, UnaryCall* call, CheckedAppend append) {
+  const asio::any_io_executor strand = log.strand();
+  asio::post(strand, [log = std::move(log), call, append = std::move(append)]() mutable {
+    AppendTo(log, call, std::move(append));
+  });
+}
+
+Task<void> OpenAndAppend(UnaryCall* call, CheckedAppend append) {
+  absl::StatusOr<LogHandle> log = co_await LogHandle::Open(call->broker(), *append.log);
+  if (log.ok()) {
+    PostAppend(*std::move(log), call, std::move(append));
+  } else {
+    call->Fail(log.status());
+  }
+}
+
+absl::StatusOr<CheckedAppend> ReadAppend(const Desk& desk, const grpc::ByteBuffer& bytes, Name::Kind log_kind) {
+  const std::string_view type = log_kind == Name::Kind::kQueue ? "EnqueueRequest" : "PublishRequest";
+  wire::v1::AppendRequest request;
+  if (absl::Status status = DecodeRequest(bytes, type, request); !status.ok()) return status;
+  return CheckAppend(std::move(request),
+                     {.log_kind = log_kind, .now = desk.environment.WallNow(), .limits = desk.limits});
+}
+
+grpc::ServerUnaryReactor* ServeAppend(UnaryCall* call, const grpc::ByteBuffer& bytes, Name::Kind log_kind) {
+  absl::StatusOr<CheckedAppend> append = ReadAppend(call->desk(), bytes, log_kind);
+  if (!append.ok()) {
+    call->Fail(append.status());
+    return call;
+  }
+  call->SetSafeToRepeat(!append->request_id.empty());
+  if (!call->Enter()) return call;
+  if (std::optional<LogHandle> log = LogHandle::Find(call->broker(), *append->log)) {
+    PostAppend(*std::move(log), call, *std::move(append));
+  } else {
+    Spawn(call->desk().environment.executor(), OpenAndAppend(call, *std::move(append)));
+  }
+  return call;
+}
+
+// ---- Dequeue, Ack, Nack, Extend
+
+struct WaitingDequeue {
+  CheckedDequeue request;
+  std::shared_ptr<QueueEngine::CallHandle> handle;
+};
+
+Task<absl::StatusOr<grpc::Slice>> Dequeue(std::shared_ptr<QueueEngine> queue, WaitingDequeue waiting) {
+  absl::StatusOr<QueueEngine::Dequeued> dequeued =
+      co_await queue->Dequeue(std::move(waiting.request), std::move(waiting.handle));
+  if (!dequeued.ok()) co_return dequeued.status();
+  DeliveryEncoder encoder;
+  // The engine has kept to the request's max_bytes.
+  for (const Delivery& delivery : dequeued->deliveries) encoder.Add(delivery, std::string::npos);
+  co_return encoder.TakeDequeueResponse(dequeued->lease, dequeued->failures);
+}
+
+Duration WaitWithin(const CheckedDequeue& dequeue, const grpc::CallbackServerContext& context) {
+  const auto left = context.deadline() - std::chrono::system_clock::now();
+  // A call without a deadline has one beyond what Duration holds.
+  if (left > std::chrono::hours(1)) return dequeue.wait;
+  const Duration until_answer = std::chrono::duration_cast<Duration>(left) - kBeforeDeadline;
+  return std::clamp<Duration>(until_answer, Duration::zero(), dequeue.wait);
+}
+
+grpc::ServerUnaryReactor* ServeDequeue(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  const auto check = [call](v1::DequeueRequest&& request) {
+    return CheckDequeue(std::move(request), call->desk().limits);
+  };
+  if (auto dequeue = ReadRequest<v1::DequeueRequest>(call, bytes, check)) {
+    dequeue->wait = WaitWithin(*dequeue, call->context());
+    const Name source = dequeue->source;
+    WaitingDequeue waiting{*std::move(dequeue), std::make_shared<QueueEngine::CallHandle>()};
+    call->OnCancelDo([handle = waiting.handle] { handle->Cancel(); });
+    RunOnQueue(call, source, IfMissing::kCreate, std::move(waiting), Dequeue);
+  }
+  return call;
+}
+
+Task<absl::StatusOr<grpc::Slice>> Settle(std::shared_ptr<QueueEngine> queue, SettleOrders orders) {
+  const absl::StatusOr<std::vector<SettleFailure>> failures = co_await queue->Settle(std::move(orders));
+  if (!failures.ok()) co_return failures.status();
+  co_return EncodeFailures(*failures);
+}
+
+grpc::ServerUnaryReactor* ServeAck(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  if (auto ack = ReadRequest<v1::AckRequest>(call, bytes, CheckAck)) {
+    SettleOrders orders;
+    orders.ack_tokens = std::move(ack->lease_tokens);
+    RunOnQueue(call, ack->source, IfMissing::kFail, std::move(orders), Settle);
+  }
+  return call;
+}
+
+grpc::ServerUnaryReactor* ServeNack(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  if (auto nack = ReadRequest<v1::NackRequest>(call, bytes, CheckNack)) {
+    SettleOrders orders;
+    orders.nacks.push_back(std::move(nack->nacks));
+    RunOnQueue(call, nack->source, IfMissing::kFail, std::move(orders), Settle);
+  }
+  return call;
+}
+
+grpc::ServerUnaryReactor* ServeExtend(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  if (auto extend = ReadRequest<v1::ExtendRequest>(call, bytes, CheckExtend)) {
+    SettleOrders orders;
+    orders.extensions.push_back(std::move(extend->extensions));
+    RunOnQueue(call, extend->source, IfMissing::kFail, std::move(orders), Settle);
+  }
+  return call;
+}
+
+// ---- The front desk
+
+using Generated = v1::MessageService;
+using RawMessageService =
+    RawService<Generated::Service, Generated::WithRawCallbackMethod_Enqueue, Generated::WithRawCallbackMethod_Publish,
+               Generated::WithRawCallbackMethod_EnqueueStream, Generated::WithRawCallbackMethod_PublishStream,
+               Generated::WithRawCallbackMethod_Dequeue, Generated::WithRawCallbackMethod_Ack,
+               Generated::WithRawCallbackMethod_Nack, Generated::WithRawCallbackMethod_Extend,
+               Generated::WithRawCallbackMethod_Consume, Generated::WithRawCallbackMethod_Subscribe>::Type;
+
+class MessageService final : public RawMessageService {
+  using Context = grpc::CallbackServerContext;
+  using Bytes = grpc::ByteBuffer;
+  using Unary = grpc::ServerUnaryReactor;
+  using Bidi = grpc::ServerBidiReactor<Bytes, Bytes>;
+
+ public:
+  explicit MessageService(Desk& desk) : desk_(desk), methods_(desk.methods.Of(kMessageServiceName)) {}
+
+  Unary* Enqueue(Context* context, const Bytes* request, Bytes* response) override {
+    return ServeAppend(NewCall("Enqueue", context, response), *request, Name::Kind::kQueue);
+  }
+  Unary* Publish(Context* context, const Bytes* request, Bytes* response) override {
+    return ServeAppend(NewCall("Publish", context, response), *request, Name::Kind::kTopic);
+  }
+  Unary* Dequeue(Context* context, const Bytes* request, Bytes* response) override {
+    return ServeDequeue(NewCall("Dequeue", context, response), *request);
+  }
+  Unary* Ack(Context* context, const Bytes* request, Bytes* response) override {
+    return ServeAck(NewCall("Ack", context, response), *request);
+  }
+  Unary* Nack(Context* context, const Bytes* request, Bytes* response) override {
+    return ServeNack(NewCall("Nack", context, response), *request);
+  }
+  Unary* Extend(Context* context, const Bytes* request, Bytes* response) override {
+    return ServeExtend(NewCall("Extend", context, response), *request);
+  }
+  Bidi* EnqueueStream(Context* context) override {
+    return MakeAppendStream(desk_, methods_["EnqueueStream"], *context, Name::Kind::kQueue);
+  }
+  Bidi* PublishStream(Context* context) override {
+    return MakeAppendStream(desk_, methods_["PublishStream"], *context, Name::Kind::kTopic);
+  }
+  Bidi* Consume(Context* context) override { return MakeConsumeStream(desk_, methods_["Consume"], *context); }
+  grpc::ServerWriteReactor<Bytes>* Subscribe(Context* context, const Bytes* request) override {
+    return MakeSubscribeStream(desk_, methods_["Subscribe"], *context, *request);
+  }
+
+ private:
+  UnaryCall* NewCall(std::string_view method, Context* context, Bytes* response) {
+    return new UnaryCall(desk_, methods_[method], *context, *response);
+  }
+
+  Desk& desk_;
+  const CallMetrics::Service& methods_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeMessageService(Desk& desk) { return std::make_unique<MessageService>(desk); }
+
+}  // namespace postkeeper

@@ -1,0 +1,390 @@
+#include "service/queue_engine.h"
+
+#include <algorithm>
+#include <asio/post.hpp>
+
+#include "service/logging.h"
+#include "zkstore/errors.h"
+#include "zkstore/text.h"
+
+namespace postkeeper {
+namespace {
+
+// A call that finds no owner waits for one.
+constexpr Duration kOwnerPatience = std::chrono::seconds(15);
+constexpr Duration kDeleteTimeout = std::chrono::seconds(15);
+
+Backoff BackoffOf(const LogEntry& entry) {
+  const QueueSettings& settings = std::get<QueueSettings>(entry.settings);
+  return {settings.retry_backoff, settings.retry_backoff_max};
+}
+
+}  // namespace
+
+QueueEngine::QueueEngine(EngineContext& context, LogEntry entry, std::string full_name)
+    : context_(context),
+      full_name_(std::move(full_name)),
+      strand_(context.environment.MakeStrand()),
+      entry_(std::move(entry)),
+      dispatcher_(std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)})),
+      request_ids_(context.limits.request_ids_max, context.limits.request_id_window),
+      tick_(context.environment.MakeTimer(strand_)),
+      follow_progress_(context.environment, strand_) {}
+
+QueueEngine::~QueueEngine() { context_.stored_bytes -= stored_bytes_counted_; }
+
+void QueueEngine::Start() {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  metrics_ = context_.metrics.ForQueue(full_name_, [weak = weak_from_this()] {
+    const std::shared_ptr<QueueEngine> engine = weak.lock();
+    if (!engine) return QueueGauges{};
+    absl::MutexLock lock(&engine->gauges_mutex_);
+    QueueGauges gauges = engine->gauges_;
+    if (engine->gauges_oldest_) gauges.oldest_age = engine->context_.environment.Now() - *engine->gauges_oldest_;
+    return gauges;
+  });
+  reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
+                                        context_.cache, strand_);
+  LogAppender::Listener appended;
+  appended.on_appended = [reader = reader_, &metrics = context_.metrics](Position at,
+                                                                         std::shared_ptr<const Batch> batch) {
+    metrics.logs().BatchWritten(batch->size(), batch->message_bytes());
+    reader->OnAppended(at, std::move(batch));
+  };
+  appended.on_appended_somewhere = [reader = reader_] { reader->Ring(); };
+  appender_ = std::make_shared<LogAppender>(
+      context_.environment, context_.client, context_.layout, entry_.uid, context_.process,
+      [&context = context_] { return ++context.last_generation; }, strand_, context_.append, std::move(appended));
+  LogOwnership::Listener ownership;
+  ownership.on_taken = [self](OwnerView held) { return self->OnTaken(std::move(held)); };
+  ownership.on_retaken = [self](const OwnerView& held) { self->OnRetaken(held); };
+  ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
+  ownership.on_gone = [self] { self->EndConsumers(self->NotFound()); };
+  ownership_ = std::make_shared<LogOwnership>(context_, entry_.uid, strand_, std::move(ownership));
+  ownership_->Start();
+}
+
+absl::Status QueueEngine::NotFound() const {
+  return MakeError(Reason::kQueueNotFound, Cat("queue ", full_name_, " was deleted"), {.resource = full_name_});
+}
+
+// ---- Owning
+
+std::shared_ptr<Cursor> QueueEngine::MakeCursor(const OwnerView& held) {
+  Cursor::Listener listener;
+  listener.head = [weak = weak_from_this()] {
+    const std::shared_ptr<QueueEngine> self = weak.lock();
+    return self ? self->CurrentHead() : Cursor::Head{};
+  };
+  listener.on_lost = [weak = weak_from_this(), reign = reign_](absl::Status why) {
+    const std::shared_ptr<QueueEngine> self = weak.lock();
+    if (self && self->reign_ == reign) self->ownership_->Lose(std::move(why));
+  };
+  listener.on_written = [weak = weak_from_this(), reign = reign_](std::size_t, std::size_t deletes) {
+    const std::shared_ptr<QueueEngine> self = weak.lock();
+    if (self && self->reign_ == reign) self->OnCursorWritten(deletes);
+  };
+  return std::make_shared<Cursor>(context_.environment, context_.client, context_.layout, entry_.uid, entry_.uid, held,
+                                  strand_, std::move(listener));
+}
+
+Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  ++reign_;
+  first_epoch_ = held.epoch;
+  const std::shared_ptr<Cursor> cursor = MakeCursor(held);
+  if (absl::Status status = co_await cursor->Load(); !status.ok()) {
+    LogError("the cursor of a queue could not be loaded", {{"queue", full_name_}, {"error", status.ToString()}});
+    co_return status;
+  }
+  const absl::StatusOr<std::uint64_t> first_segment = co_await reader_->FindFirstSegment();
+  if (!first_segment.ok()) co_return first_segment.status();
+  cursor_ = cursor;
+  for (std::uint64_t none = 0; none < Layout::kFirstSegment; ++none) cursor_->settled().LearnSegmentEnd(none, 0);
+  first_segment_ = *first_segment;
+  dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
+  dispatcher_->SetLapseObserver([this](Position position, std::uint32_t number, std::uint64_t) {
+    metrics_->Lapsed(1);
+    ReturnCredit(position, number);
+  });
+  stream_leases_.clear();
+  loading_.clear();
+  live_batches_ = 0;
+  has_reached_tail_ = false;
+  newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
+  followed_ = std::max(cursor_->settled().watermark(), Position(first_segment_, 0, 0));
+  Spawn(strand_, Follow(self, reign_));
+  LogInfo("took a queue", {{"queue", full_name_}, {"epoch", held.epoch}});
+  co_return absl::OkStatus();
+}
+
+void QueueEngine::OnRetaken(const OwnerView& held) {
+  cursor_->SetOwner(held);
+  LogInfo("took a queue again under a new session", {{"queue", full_name_}, {"epoch", held.epoch}});
+  Dispatch();
+}
+
+void QueueEngine::OnLost(absl::Status why) {
+  LogWarning("lost a queue", {{"queue", full_name_}, {"why", why.message()}});
+  ++reign_;
+  cursor_->Abandon();
+  dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
+  stream_leases_.clear();
+  loading_.clear();
+  reader_->Ring();
+  follow_progress_.Notify();
+  PublishGauges();
+}
+
+Task<absl::Status> QueueEngine::WaitUntilServing(Duration timeout) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  absl::Status status = co_await ownership_->WaitUntilHeld(timeout);
+  if (absl::IsNotFound(status)) status = NotFound();
+  co_return status;
+}
+
+Cursor::Head QueueEngine::CurrentHead() const {
+  const Dispatcher::Counts counts = dispatcher_->counts();
+  return {.oldest = cursor_->settled().watermark(),
+          .counted = followed_,
+          .messages = counts.total(),
+          .bytes = counts.bytes,
+          .batches = live_batches_};
+}
+
+void QueueEngine::OnCursorWritten(std::size_t batches_deleted) {
+  live_batches_ = std::max<std::int64_t>(live_batches_ - static_cast<std::int64_t>(batches_deleted), 0);
+  if (first_segment_ < cursor_->settled().watermark().segment() && !is_removing_segments_) {
+    is_removing_segments_ = true;
+    Spawn(strand_, RemoveReadSegments(shared_from_this(), reign_));
+  }
+}
+
+// Removes the segments before the watermark. All their batches are settled, so they are empty but for a batch whose
+// deletion was overtaken by a crash.
+Task<void> QueueEngine::RemoveReadSegments(std::shared_ptr<QueueEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  while (reign == reign_ && first_segment_ < cursor_->settled().watermark().segment()) {
+    const std::string segment = context_.layout.Segment(entry_.uid, first_segment_);
+    std::vector<zk::Op> ops;
+    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
+    ops.push_back(zk::Op::Delete(segment, kSegmentSealed));
+    const zk::Response gone = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    if (reign != reign_) break;
+    if (gone.code == zk::Code::kOk || gone.code == zk::Code::kNoNode) {
+      ++first_segment_;
+      continue;
+    }
+    if (gone.code != zk::Code::kNotEmpty) break;  // the next write of the cursor tries again
+    const zk::Response left = co_await context_.client.Children(segment);
+    for (const std::string& name : left.children) {
+      if (reign != reign_) break;
+      co_await context_.client.Delete(Cat(segment, "/", name), zk::kAnyVersion);
+    }
+    if (left.code != zk::Code::kOk) break;
+  }
+  is_removing_segments_ = false;
+}
+
+// ---- Messages in
+
+absl::Status QueueEngine::CheckRoom(std::int64_t messages, std::int64_t bytes) const {
+  const QueueSettings& settings = std::get<QueueSettings>(entry_.settings);
+  const Dispatcher::Counts counts = dispatcher_->counts();
+  const std::int64_t messages_then = counts.total() + appending_messages_ + messages;
+  if (messages_then > settings.max_messages) {
+    return MakeError(Reason::kQueueFull,
+                     Cat("queue ", full_name_, " is full: its max_messages is ", settings.max_messages),
+                     {.resource = full_name_, .limit = settings.max_messages, .actual = messages_then});
+  }
+  const std::int64_t bytes_then = counts.bytes + appending_bytes_ + bytes;
+  if (bytes_then > settings.max_bytes) {
+    return MakeError(Reason::kQueueFull, Cat("queue ", full_name_, " is full: its max_bytes is ", settings.max_bytes),
+                     {.resource = full_name_, .limit = settings.max_bytes, .actual = bytes_then});
+  }
+  if (live_batches_ >= context_.limits.live_batches_max) {
+    return MakeError(Reason::kQueueFull,
+                     Cat("queue ", full_name_, " is full: it has ", live_batches_,
+                         " batches. Put more messages into each Enqueue, or use EnqueueStream"),
+                     {.resource = full_name_, .limit = context_.limits.live_batches_max, .actual = live_batches_});
+  }
+  const std::int64_t stored_then = context_.stored_bytes + appending_bytes_ + bytes;
+  if (stored_then > context_.limits.stored_bytes_max) {
+    return MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
+                     {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
+  }
+  return absl::OkStatus();
+}
+
+void QueueEngine::Enqueue(CheckedAppend append, LogAppender::Done done) {
+  if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
+  if (ownership_->is_held()) return EnqueueNow(std::move(append), std::move(done));
+  // Calls that wait are woken in the order in which they came.
+  auto wait = [](std::shared_ptr<QueueEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
+    const absl::Status status = co_await self->WaitUntilServing(kOwnerPatience);
+    if (status.ok()) {
+      self->EnqueueNow(std::move(waiting), std::move(answer));
+    } else {
+      answer(status);
+    }
+  };
+  Spawn(strand_, wait(shared_from_this(), std::move(append), std::move(done)));
+}
+
+void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
+  const auto messages = static_cast<std::int64_t>(append.messages.size());
+  const std::int64_t bytes = append.message_bytes;
+  const std::string id = append.request_id;
+  const Instant now = context_.environment.Now();
+  if (!id.empty()) {
+    const RequestIds::Entered entered = request_ids_.Enter(id, now, done);
+    if (entered == RequestIds::Entered::kKnown) return;
+    if (entered == RequestIds::Entered::kFull) {
+      return done(MakeError(Reason::kTooManyCalls, Cat("queue ", full_name_, " remembers too many request_ids"),
+                            {.resource = full_name_}));
+    }
+  }
+  if (absl::Status room = CheckRoom(messages, bytes); !room.ok()) {
+    if (!id.empty()) request_ids_.Finish(id, room, now);
+    return done(room);
+  }
+  appending_messages_ += messages;
+  appending_bytes_ += bytes;
+  auto answered = [self = shared_from_this(), id, messages, bytes, is_first = true,
+                   done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
+    const Instant then = self->context_.environment.Now();
+    if (is_first) {
+      self->appending_messages_ -= messages;
+      self->appending_bytes_ -= bytes;
+    }
+    if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
+    if (outcome.ok()) {
+      self->metrics_->Enqueued(messages, bytes);
+      self->enqueued_.Add(messages, then);
+      if (!self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
+    }
+    if (!id.empty()) self->request_ids_.Finish(id, outcome, then);
+    if (std::exchange(is_first, false)) done(std::move(outcome));
+  };
+  const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);
+  appender_->Append(std::move(append.messages), id, fence, std::move(answered));
+}
+
+// ---- Administration
+
+void QueueEngine::SetEntry(LogEntry entry) {
+  entry_ = std::move(entry);
+  dispatcher_->SetBackoff(BackoffOf(entry_));
+}
+
+Task<absl::StatusOr<QueueEngine::Stats>> QueueEngine::GetStats() {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
+  if (absl::Status status = co_await WaitUntilCaughtUp(); !status.ok()) co_return status;
+  const Instant now = context_.environment.Now();
+  dispatcher_->Advance(now);
+  Stats stats;
+  stats.counts = dispatcher_->counts();
+  stats.consumers = static_cast<std::int64_t>(consumers_.size());
+  if (std::optional<Instant> oldest = dispatcher_->OldestEnqueued()) stats.oldest_age = now - *oldest;
+  stats.enqueue_rate = enqueued_.PerSecond(now);
+  stats.settle_rate = settled_.PerSecond(now);
+  co_return stats;
+}
+
+Task<absl::StatusOr<std::int64_t>> QueueEngine::Purge(bool leased_too) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
+  if (absl::Status status = co_await WaitUntilCaughtUp(); !status.ok()) co_return status;
+  const std::vector<Position> purged = dispatcher_->Purge(leased_too, context_.environment.Now());
+  std::vector<Cursor::Change> changes;
+  changes.reserve(purged.size());
+  for (Position position : purged) changes.push_back({position, std::nullopt});
+  if (leased_too) {
+    for (const auto& [position, lease] : absl::flat_hash_map<Position, StreamLease>(stream_leases_)) {
+      if (!dispatcher_->Contains(position)) ReturnCredit(position, lease.number);
+    }
+  }
+  if (absl::Status status = co_await cursor_->WriteAndWait(std::move(changes)); !status.ok()) co_return status;
+  metrics_->Purged(static_cast<std::int64_t>(purged.size()));
+  PublishGauges();
+  co_return static_cast<std::int64_t>(purged.size());
+}
+
+Task<absl::Status> QueueEngine::Delete() {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
+  const std::int64_t messages = dispatcher_->counts().total();
+  LogEntry entry = entry_;
+  OwnerView held = ownership_->held();
+  if (absl::Status status = co_await context_.catalog.Delete(std::move(entry), std::move(held)); !status.ok()) {
+    co_return status;
+  }
+  metrics_->Deleted(messages);
+  EndConsumers(NotFound());
+  ++reign_;
+  cursor_->Abandon();
+  ownership_->Stop();
+  reader_->Ring();
+  tick_->Cancel();
+  co_await appender_->Stop(kDeleteTimeout);
+  co_return absl::OkStatus();
+}
+
+void QueueEngine::Drain() {
+  is_draining_ = true;
+  for (auto& [id, consumer] : consumers_) {
+    if (consumer.is_one_shot && consumer.callbacks.on_end) {
+      consumer.callbacks.on_end(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
+    }
+  }
+}
+
+void QueueEngine::EndConsumers(const absl::Status& why) {
+  std::vector<std::function<void(absl::Status)>> ends;
+  for (auto& [id, consumer] : consumers_) {
+    if (consumer.callbacks.on_end) ends.push_back(std::move(consumer.callbacks.on_end));
+  }
+  consumers_.clear();
+  turn_.clear();
+  stream_leases_.clear();
+  for (const auto& end : ends) end(why);
+}
+
+Task<void> QueueEngine::Close(Duration timeout) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  Drain();
+  const Instant deadline = context_.environment.Now() + timeout;
+  co_await appender_->Stop(timeout);
+  tick_->Cancel();
+  if (ownership_->is_held()) {
+    const Instant now = context_.environment.Now();
+    std::vector<Cursor::HandedOverLease> leases;
+    for (const Dispatcher::Grant& lease : dispatcher_->Leases(Cursor::kHandedOverLeasesMax)) {
+      leases.push_back({lease.position, lease.number, std::max<Duration>(lease.deadline - now, Duration::zero())});
+    }
+    ownership_->Stop();
+    ++reign_;
+    const absl::Status given =
+        co_await cursor_->LetGo(std::move(leases), std::max<Duration>(deadline - now, Duration::zero()));
+    if (!given.ok()) LogWarning("could not give a queue back", {{"queue", full_name_}, {"why", given.message()}});
+  }
+  ownership_->Stop();
+  reader_->Ring();
+  EndConsumers(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
+}
+
+void QueueEngine::PublishGauges() {
+  const Dispatcher::Counts counts = dispatcher_->counts();
+  context_.stored_bytes += counts.bytes - stored_bytes_counted_;
+  stored_bytes_counted_ = counts.bytes;
+  absl::MutexLock lock(&gauges_mutex_);
+  gauges_.ready = counts.ready;
+  gauges_.delayed = counts.delayed;
+  gauges_.leased = counts.leased;
+  gauges_.bytes = counts.bytes;
+  gauges_.consumers = static_cast<std::int64_t>(consumers_.size());
+  gauges_oldest_ = dispatcher_->OldestEnqueued();
+}
+
+}  // namespace postkeeper

@@ -1,0 +1,300 @@
+// One queue at work: what comes in is appended to its log, what is read from its log is dispatched, what consumers say
+// is settled in its cursor.
+#ifndef POSTKEEPER_SERVICE_QUEUE_ENGINE_H_
+#define POSTKEEPER_SERVICE_QUEUE_ENGINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "service/dispatcher.h"
+#include "service/engine_context.h"
+#include "service/log_ownership.h"
+#include "service/rate_meter.h"
+#include "service/request_ids.h"
+#include "service/validate.h"
+#include "zkstore/cursor.h"
+#include "zkstore/log_appender.h"
+#include "zkstore/log_reader.h"
+#include "zkstore/signal.h"
+
+namespace postkeeper {
+
+// One message handed to a consumer. `batch` keeps the bytes alive.
+struct Delivery {
+  std::shared_ptr<const Batch> batch;
+  std::uint32_t index = 0;
+  LeaseToken token;
+  std::int32_t attempt = 0;
+  std::string last_reason;
+
+  std::string_view message() const { return batch->message(static_cast<int>(index)); }
+  std::string message_id() const { return batch->MessageId(static_cast<int>(index)); }
+  WallTime enqueue_time() const { return batch->append_time(); }
+};
+
+// Why one lease token was not acted on. The numbers are those of postkeeper.v1.SettleError.
+enum class SettleError { kAlreadySettled = 1, kStaleLease = 2, kMalformedToken = 3, kLeaseLimit = 4 };
+
+struct SettleFailure {
+  std::string lease_token;
+  SettleError error = SettleError::kMalformedToken;
+  std::string detail;
+};
+
+// What a call or a frame of a stream settles, each token on its own.
+struct SettleOrders {
+  std::vector<std::string> ack_tokens;
+  std::vector<CheckedNacks> nacks;
+  std::vector<CheckedExtensions> extensions;
+
+  bool empty() const { return ack_tokens.empty() && nacks.empty() && extensions.empty(); }
+};
+
+// How it works. The engine owns the log (zkstore/owner.h) for as long as it can: it takes it at start, reads cursor and
+// log, and feeds the dispatcher; after an expired session it takes it again and keeps its memory. If another replica
+// owns the log, it waits for it, and calls are told NO_OWNER. A message is given out only while MayDispatch; a second
+// or later giving-out is written to the cursor before the message is sent. Acks are answered when they are durable.
+//
+// A reign is the time from taking the log to losing it; over expired sessions it spans several epochs of the owner
+// record.
+//
+// Everything here runs on `strand()`, one thing at a time: calls are made there (asio::post or co_spawn), and all
+// functions given are called there. Held by shared_ptr; coroutines keep it alive until Close is through.
+class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
+ public:
+  QueueEngine(EngineContext& context, LogEntry entry, std::string full_name);
+  ~QueueEngine();
+
+  // Begins to work. To be called once.
+  void Start();
+
+  asio::any_io_executor strand() const { return strand_; }
+  const std::string& full_name() const { return full_name_; }
+  const Uid& uid() const { return entry_.uid; }
+
+  // ---- Messages in
+
+  // The messages become one batch or part of one. QUEUE_FULL, STORE_FULL, and LogAppender's errors. With a request_id
+  // that is known, the answer of the first call with it, when that is known.
+  void Enqueue(CheckedAppend append, LogAppender::Done done);
+
+  // ---- Messages out
+
+  struct Dequeued {
+    std::vector<Delivery> deliveries;
+    Duration lease{};
+    std::vector<SettleFailure> failures;  // of ack_tokens
+  };
+  // A call that can be given up. Cancel is thread-safe; what it had been given is then released, uncounted.
+  class CallHandle {
+   public:
+    void Cancel();
+    bool is_cancelled() const { return is_cancelled_; }
+
+   private:
+    friend class QueueEngine;
+    std::atomic<bool> is_cancelled_ = false;
+    absl::Mutex mutex_;
+    std::function<void()> on_cancel_ ABSL_GUARDED_BY(mutex_);
+  };
+  // Settles ack_tokens, then waits for messages, at most request.wait. Empty is OK.
+  Task<absl::StatusOr<Dequeued>> Dequeue(CheckedDequeue request, std::shared_ptr<CallHandle> call);
+
+  // A stream that takes messages as they come. Its functions are called on the strand.
+  struct ConsumerCallbacks {
+    std::function<void(std::vector<Delivery> deliveries, Duration lease)> on_deliveries;
+    // The queue is gone or another replica has it: no call after this.
+    std::function<void(absl::Status why)> on_end;
+  };
+  using ConsumerId = std::uint64_t;
+  // TOO_MANY_STREAMS. The consumer begins with the credit of `open`.
+  absl::StatusOr<ConsumerId> AddConsumer(const CheckedOpen& open, ConsumerCallbacks callbacks);
+  // INVALID_FIELD if it becomes too much.
+  absl::Status AddCredit(ConsumerId consumer, const CheckedCredit& credit);
+  // What is left of the credit; 0 for a consumer that is not there.
+  CheckedCredit CreditOf(ConsumerId consumer) const;
+  // No more messages for it; its leases live on.
+  void StopConsumer(ConsumerId consumer);
+  // The stream has ended. `releases`: it was drained and closed by the client, so its leases are released, uncounted;
+  // else they lapse at their deadlines.
+  void RemoveConsumer(ConsumerId consumer, bool releases);
+
+  // ---- Settling
+
+  // Returns when all of it is durable; one failure per token that was not acted on. OUTCOME_UNKNOWN, NO_OWNER,
+  // ZOOKEEPER_UNAVAILABLE: for all of it; may be repeated.
+  Task<absl::StatusOr<std::vector<SettleFailure>>> Settle(SettleOrders orders);
+
+  // ---- Administration
+
+  struct Stats {
+    Dispatcher::Counts counts;
+    std::int64_t consumers = 0;
+    std::optional<Duration> oldest_age;
+    double enqueue_rate = 0;  // messages per second, last minute
+    double settle_rate = 0;
+  };
+  Task<absl::StatusOr<Stats>> GetStats();
+  Task<absl::StatusOr<std::int64_t>> Purge(bool leased_too);
+  const LogEntry& entry() const { return entry_; }
+  // The configuration was changed in the catalog.
+  void SetEntry(LogEntry entry);
+  // Deletes the queue from the catalog as its owner and closes the engine.
+  Task<absl::Status> Delete();
+  // True while this replica owns the log and has begun to dispatch.
+  bool is_serving() const { return ownership_->is_held(); }
+  // OK when it is serving; waits for it, at most `timeout`. ZOOKEEPER_UNAVAILABLE, NO_OWNER, QUEUE_NOT_FOUND.
+  Task<absl::Status> WaitUntilServing(Duration timeout);
+  // The ZooKeeper session has changed its state. Thread-safe.
+  void OnSessionChange() { ownership_->OnSessionChange(); }
+
+  // Stops dispatching: waiting calls end with REPLICA_DRAINING, streams should be asked to go.
+  void Drain();
+  // Ends all work: waits for writes on their way, gives the log back with its leases. At most `timeout`.
+  Task<void> Close(Duration timeout);
+
+ private:
+  struct Consumer {
+    ConsumerId id = 0;
+    ConsumerCallbacks callbacks;
+    CheckedCredit credit;  // left
+    bool is_credit_manual = false;
+    bool keeps_leases = false;
+    bool is_stopped = false;
+    bool is_one_shot = false;  // a Dequeue that waits: gone after the first delivery
+    bool is_in_turn = false;
+    Duration lease{};
+  };
+  // A lease of a stream whose credit comes back.
+  struct StreamLease {
+    ConsumerId consumer = 0;
+    std::uint32_t number = 0;
+    std::int32_t bytes = 0;
+  };
+  // Messages on their way to a consumer.
+  struct Loading {
+    ConsumerId consumer = 0;
+    std::vector<Dispatcher::Grant> grants;
+    Duration lease{};
+  };
+  // What one settling call does to the cursor.
+  struct Settling {
+    std::vector<Cursor::Change> changes;
+    std::vector<SettleFailure> failures;
+  };
+
+  // What `ownership_` calls.
+  Task<absl::Status> OnTaken(OwnerView held);
+  void OnRetaken(const OwnerView& held);
+  void OnLost(absl::Status why);
+
+  // queue_engine.cc: life and administration.
+  void EnqueueNow(CheckedAppend append, LogAppender::Done done);
+  absl::Status CheckRoom(std::int64_t messages, std::int64_t bytes) const;
+  std::shared_ptr<Cursor> MakeCursor(const OwnerView& held);
+  void AdoptHandedOverLeases();
+  void EndConsumers(const absl::Status& why);
+  Cursor::Head CurrentHead() const;
+  void OnCursorWritten(std::size_t batches_deleted);
+  Task<void> RemoveReadSegments(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
+  absl::Status NotFound() const;
+  void PublishGauges();
+
+  // queue_follow.cc: from the log into the dispatcher.
+  Task<void> Follow(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
+  Task<absl::Status> FollowOneStep();
+  Task<absl::Status> SkipGoneSegment();
+  bool HasRead(const Writer& newest) const;
+  // Until everything is read whose append was answered before this call: counts and deliveries then know of it.
+  Task<absl::Status> WaitUntilCaughtUp();
+  absl::Status StillBeingRead() const;
+  void AddBatch(Position at, const Batch& batch);
+  void MeetHole(Position at);
+
+  // queue_dispatch.cc: from the dispatcher to consumers.
+  void Dispatch();
+  void ScheduleTick();
+  void Tick();
+  bool HasDemand(const Consumer& consumer) const;
+  void Give(Consumer& consumer, std::vector<Dispatcher::Grant> grants);
+  void GiveFirst(ConsumerId consumer, std::vector<Dispatcher::Grant> grants, Duration lease);
+  Task<void> LoadInOrder(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
+  Task<void> GiveAgain(std::shared_ptr<QueueEngine> self, std::uint64_t reign, Loading loading);
+  void JoinTurn(Consumer& consumer);
+  Task<absl::StatusOr<std::vector<Delivery>>> Load(std::vector<Dispatcher::Grant> grants);
+  bool LoadFromMemory(const std::vector<Dispatcher::Grant>& grants, std::vector<Delivery>& deliveries);
+  Delivery MakeDelivery(const Dispatcher::Grant& grant, std::shared_ptr<const Batch> batch) const;
+  void Hand(ConsumerId consumer, std::vector<Delivery> deliveries, Duration lease);
+  void TakeBack(const std::vector<Dispatcher::Grant>& grants);
+  void ReturnCredit(Position position, std::uint32_t number);
+  Cursor::Change NotesFor(Position position) const;
+  void CountGiven(const std::vector<Dispatcher::Grant>& grants);
+
+  // queue_settle.cc: what consumers say.
+  Task<absl::Status> WaitUntilRead(const SettleOrders& orders);
+  std::optional<LeaseToken> Admit(const std::string& token, Settling& settling);
+  bool AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling);
+  static void Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail);
+  static void Fail(Settling& settling, const std::string& token, Dispatcher::Outcome outcome);
+  void SettleAcks(const std::vector<std::string>& tokens, Settling& settling);
+  void SettleNacks(const CheckedNacks& nacks, Settling& settling);
+  void SettleExtensions(const CheckedExtensions& extensions, Settling& settling);
+
+  // Constant after construction.
+  EngineContext& context_;
+  const std::string full_name_;
+  const asio::any_io_executor strand_;
+
+  // Touched only on the strand.
+  LogEntry entry_;
+  std::shared_ptr<LogOwnership> ownership_;
+  bool is_draining_ = false;
+  std::uint64_t reign_ = 0;       // counts the times that the log was taken: what began in an earlier one is void
+  std::int64_t first_epoch_ = 0;  // of this reign; a new session begins another epoch of the same reign
+  std::shared_ptr<LogAppender> appender_;
+  std::shared_ptr<LogReader> reader_;
+  std::shared_ptr<Cursor> cursor_;
+  std::unique_ptr<Dispatcher> dispatcher_;
+  RequestIds request_ids_;
+  std::unique_ptr<QueueMetrics> metrics_;
+
+  absl::flat_hash_map<ConsumerId, Consumer> consumers_;
+  std::deque<ConsumerId> turn_;  // those with demand; who is first is asked next
+  ConsumerId last_consumer_ = 0;
+  absl::flat_hash_map<Position, StreamLease> stream_leases_;
+  std::deque<Loading> loading_;  // first deliveries whose batches are being read, in order
+
+  Position followed_;                                // read so far
+  bool has_reached_tail_ = false;                    // in this reign
+  Writer newest_answered_;                           // of this process's batches, in this reign
+  Writer newest_read_;                               // of this process's batches, in this reign
+  std::deque<Cursor::HandedOverLease> handed_over_;  // by position; their messages are not read yet
+  std::int64_t live_batches_ = 0;
+  std::uint64_t first_segment_ = 0;  // oldest that exists
+  bool is_removing_segments_ = false;
+  std::int64_t appending_messages_ = 0;  // given to the appender and not answered
+  std::int64_t appending_bytes_ = 0;
+  std::int64_t stored_bytes_counted_ = 0;  // what this queue adds to the context's sum
+  RateMeter enqueued_;
+  RateMeter settled_;
+  std::unique_ptr<Timer> tick_;
+  std::optional<Instant> tick_at_;
+  Signal follow_progress_;
+
+  // Copied for the scraper's thread by PublishGauges.
+  mutable absl::Mutex gauges_mutex_;
+  QueueGauges gauges_ ABSL_GUARDED_BY(gauges_mutex_);
+  std::optional<Instant> gauges_oldest_ ABSL_GUARDED_BY(gauges_mutex_);
+};
+
+}  // namespace postkeeper
+
+#endif  // POSTKEEPER_SERVICE_QUEUE_ENGINE_H_

@@ -1,0 +1,170 @@
+// The part of QueueEngine that reads the log into the dispatcher.
+#include <algorithm>
+
+#include "service/logging.h"
+#include "service/queue_engine.h"
+#include "zkstore/errors.h"
+
+namespace postkeeper {
+namespace {
+
+constexpr Duration kRetryPause = std::chrono::milliseconds(100);
+// How long a call waits for what was appended to be read.
+constexpr Duration kReadPatience = std::chrono::seconds(10);
+
+}  // namespace
+
+Task<void> QueueEngine::Follow(std::shared_ptr<QueueEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  AdoptHandedOverLeases();
+  while (reign == reign_) {
+    const absl::Status status = co_await FollowOneStep();
+    if (reign != reign_) break;
+    follow_progress_.Notify();
+    if (status.ok()) continue;
+    LogWarning("could not read a queue's log", {{"queue", full_name_}, {"error", status.message()}});
+    co_await SleepFor(context_.environment, kRetryPause);
+  }
+  follow_progress_.Notify();
+}
+
+Task<absl::Status> QueueEngine::FollowOneStep() {
+  const std::uint64_t reign = reign_;
+  const Position at = followed_;
+  const absl::StatusOr<LogReader::Step> step = co_await reader_->Read(at);
+  if (reign != reign_) co_return absl::OkStatus();
+  if (HasReason(step.status(), Reason::kStoreCorrupt)) {
+    // One damaged batch must not hold up all behind it. It stays in the store for whoever repairs it.
+    ++context_.corruptions;
+    LogError("a batch is damaged; its messages are not delivered",
+             {{"queue", full_name_}, {"position", at.DebugString()}, {"error", step.status().message()}});
+    followed_ = at.NextBatch();
+    co_return absl::OkStatus();
+  }
+  if (!step.ok()) co_return step.status();
+  switch (step->kind) {
+    case LogReader::Step::Kind::kBatch:
+      AddBatch(at, *step->batch);
+      followed_ = step->next;
+      Dispatch();
+      break;
+    case LogReader::Step::Kind::kHole:
+      MeetHole(at);
+      followed_ = step->next;
+      break;
+    case LogReader::Step::Kind::kNextSegment:
+      cursor_->settled().LearnSegmentEnd(at.segment(), at.batch());
+      followed_ = step->next;
+      break;
+    case LogReader::Step::Kind::kSegmentGone:
+      co_return co_await SkipGoneSegment();
+    case LogReader::Step::Kind::kAtTail:
+      has_reached_tail_ = true;
+      follow_progress_.Notify();
+      PublishGauges();
+      co_await reader_->WaitAtTail(at);
+      break;
+  }
+  co_return absl::OkStatus();
+}
+
+void QueueEngine::AddBatch(Position at, const Batch& batch) {
+  SettledSet& settled = cursor_->settled();
+  const bool was_settled = settled.IsBatchSettled(at);
+  if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;
+  settled.LearnBatch(at, batch.size());
+  if (batch.ends_segment()) {
+    settled.LearnSegmentEnd(at.segment(), at.batch() + 1);
+    cursor_->DeleteLater(at);
+    return;
+  }
+  if (was_settled) {
+    cursor_->DeleteLater(at);  // a write of an earlier owner said so and could not delete it
+    return;
+  }
+  ++live_batches_;
+  const Instant now = context_.environment.Now();
+  const WallTime wall_now = context_.environment.WallNow();
+  const bool is_untouched = settled.IsUntouched(at);
+  Dispatcher::Message message;
+  message.enqueued = now - std::max<Duration>(wall_now - batch.append_time(), Duration::zero());
+  for (int i = 0; i < batch.size(); ++i) {
+    message.position = Position::FromValue(at.value() + static_cast<std::uint64_t>(i));
+    WallTime due = batch.due(i);
+    if (!is_untouched) {
+      if (settled.IsSettled(message.position)) continue;
+      const SettledSet::Notes notes = settled.NotesOf(message.position);
+      message.number = notes.number;
+      message.attempts = static_cast<std::int32_t>(notes.attempts);
+      due = std::max(due, notes.due);
+    }
+    message.bytes = static_cast<std::int32_t>(batch.message(i).size());
+    message.due = due > wall_now ? std::optional<Instant>(now + (due - wall_now)) : std::nullopt;
+    dispatcher_->Add(message, now);
+  }
+  // Leases that the owner before handed over become live as their messages are read.
+  while (!handed_over_.empty() && handed_over_.front().position < at.NextBatch()) {
+    const Cursor::HandedOverLease& lease = handed_over_.front();
+    dispatcher_->Adopt(lease.position, lease.number, lease.remaining, 0, now);
+    handed_over_.pop_front();
+  }
+}
+
+void QueueEngine::AdoptHandedOverLeases() {
+  std::vector<Cursor::HandedOverLease> leases = cursor_->handed_over();
+  std::sort(leases.begin(), leases.end(), [](const auto& a, const auto& b) { return a.position < b.position; });
+  handed_over_.assign(leases.begin(), leases.end());
+}
+
+// A batch that was in the log and is not there any more. For a settled one that is as it should be.
+void QueueEngine::MeetHole(Position at) {
+  if (cursor_->settled().IsBatchSettled(at)) return;
+  ++context_.corruptions;
+  LogError("a batch is missing although nothing says that it was settled",
+           {{"queue", full_name_}, {"position", at.DebugString()}});
+  cursor_->settled().SettleBatch(at);
+}
+
+// One process's batches stand in the log in the order of their generation and version.
+bool QueueEngine::HasRead(const Writer& newest) const {
+  const auto place = [](const Writer& writer) { return std::pair(writer.generation, writer.version); };
+  return newest_read_.process == newest.process && place(newest_read_) >= place(newest);
+}
+
+Task<absl::Status> QueueEngine::WaitUntilCaughtUp() {
+  const std::uint64_t reign = reign_;
+  const Writer newest = newest_answered_;
+  const Instant deadline = context_.environment.Now() + kReadPatience;
+  // A new reign reads to the tail anew.
+  while (!has_reached_tail_ || (reign == reign_ && newest != Writer{} && !HasRead(newest))) {
+    const Instant now = context_.environment.Now();
+    if (now >= deadline || !ownership_->is_held()) co_return StillBeingRead();
+    co_await follow_progress_.WaitFor(std::min<Duration>(deadline - now, kRetryPause));
+  }
+  co_return absl::OkStatus();
+}
+
+absl::Status QueueEngine::StillBeingRead() const {
+  return MakeError(Reason::kNoOwner, Cat("queue ", full_name_, " is still being read after a change of owner"),
+                   {.resource = full_name_});
+}
+
+Task<absl::Status> QueueEngine::SkipGoneSegment() {
+  const std::uint64_t reign = reign_;
+  const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
+  if (reign != reign_) co_return absl::OkStatus();
+  if (!first.ok()) co_return first.status();
+  if (*first <= followed_.segment()) co_return absl::OkStatus();  // it was a passing view; read again
+  if (!cursor_->settled().IsBatchSettled(followed_)) {
+    ++context_.corruptions;
+    LogError("a segment is missing although nothing says that it was settled",
+             {{"queue", full_name_}, {"position", followed_.DebugString()}});
+  }
+  for (std::uint64_t segment = followed_.segment(); segment < *first; ++segment) {
+    cursor_->settled().LearnSegmentEnd(segment, segment == followed_.segment() ? followed_.batch() : 0);
+  }
+  followed_ = Position(*first, 0, 0);
+  co_return absl::OkStatus();
+}
+
+}  // namespace postkeeper

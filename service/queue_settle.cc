@@ -1,0 +1,171 @@
+// The part of QueueEngine that acts on lease tokens.
+#include <algorithm>
+
+#include "service/queue_engine.h"
+#include "zkstore/errors.h"
+#include "zkstore/text.h"
+
+namespace postkeeper {
+namespace {
+
+constexpr Duration kOwnerPatience = std::chrono::seconds(15);
+// How long a token may wait for its message to be read after a take-over.
+constexpr Duration kReadPatience = std::chrono::seconds(10);
+
+}  // namespace
+
+Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrders orders) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  if (!ownership_->is_held()) {
+    if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
+  }
+  if (!has_reached_tail_) {
+    if (absl::Status status = co_await WaitUntilRead(orders); !status.ok()) co_return status;
+  }
+  Settling settling;
+  SettleAcks(orders.ack_tokens, settling);
+  for (const CheckedNacks& nacks : orders.nacks) SettleNacks(nacks, settling);
+  for (const CheckedExtensions& extensions : orders.extensions) SettleExtensions(extensions, settling);
+  Dispatch();
+  if (!settling.changes.empty()) {
+    if (absl::Status status = co_await cursor_->WriteAndWait(std::move(settling.changes)); !status.ok()) {
+      co_return status;
+    }
+  }
+  co_return std::move(settling.failures);
+}
+
+// After a take-over a token may come before its message has been read again.
+Task<absl::Status> QueueEngine::WaitUntilRead(const SettleOrders& orders) {
+  Position last;
+  auto look = [&last, this](const std::vector<std::string>& tokens) {
+    for (const std::string& text : tokens) {
+      const std::optional<LeaseToken> token = DecodeLeaseToken(text);
+      if (token && token->source == entry_.uid) last = std::max(last, token->position);
+    }
+  };
+  look(orders.ack_tokens);
+  for (const CheckedNacks& nacks : orders.nacks) look(nacks.lease_tokens);
+  for (const CheckedExtensions& extensions : orders.extensions) look(extensions.lease_tokens);
+  const Instant deadline = context_.environment.Now() + kReadPatience;
+  while (!has_reached_tail_ && last >= followed_) {
+    const Instant now = context_.environment.Now();
+    if (now >= deadline || !ownership_->is_held()) co_return StillBeingRead();
+    co_await follow_progress_.WaitFor(std::min<Duration>(deadline - now, std::chrono::milliseconds(100)));
+  }
+  co_return absl::OkStatus();
+}
+
+void QueueEngine::Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail) {
+  settling.failures.push_back({token, error, std::string(detail)});
+}
+
+void QueueEngine::Fail(Settling& settling, const std::string& token, Dispatcher::Outcome outcome) {
+  switch (outcome) {
+    case Dispatcher::Outcome::kOk:
+      return;
+    case Dispatcher::Outcome::kAlreadySettled:
+      return Fail(settling, token, SettleError::kAlreadySettled, "the message is settled");
+    case Dispatcher::Outcome::kStaleLease:
+      return Fail(settling, token, SettleError::kStaleLease, "the lease has ended, and it is not the latest");
+    case Dispatcher::Outcome::kLeaseLimit:
+      return Fail(settling, token, SettleError::kLeaseLimit, "no lease lasts longer than 12 h after the delivery");
+  }
+}
+
+// Returns the token if it may be looked up in the dispatcher.
+std::optional<LeaseToken> QueueEngine::Admit(const std::string& text, Settling& settling) {
+  const std::optional<LeaseToken> token = DecodeLeaseToken(text);
+  if (!token) {
+    Fail(settling, text, SettleError::kMalformedToken, "this is not a lease token, or it is damaged");
+    return std::nullopt;
+  }
+  if (token->source != entry_.uid) {
+    Fail(settling, text, SettleError::kMalformedToken, "this lease token belongs to another source");
+    return std::nullopt;
+  }
+  const std::uint64_t epoch = static_cast<std::uint64_t>(ownership_->held().epoch);
+  if (token->epoch > epoch || token->position >= followed_) {
+    Fail(settling, text, SettleError::kMalformedToken, "this lease token names no delivery of this queue");
+    return std::nullopt;
+  }
+  if (!dispatcher_->Contains(token->position)) {
+    // It is gone from memory, but perhaps not yet from the store: the answer waits for the write.
+    settling.changes.push_back({token->position, std::nullopt});
+    Fail(settling, text, SettleError::kAlreadySettled, "the message is settled");
+    return std::nullopt;
+  }
+  const bool is_of_this_reign = token->epoch >= static_cast<std::uint64_t>(first_epoch_);
+  if (!is_of_this_reign && !AdmitEarlierEpoch(*token, text, settling)) return std::nullopt;
+  return token;
+}
+
+// A token of an earlier owner counts only while this owner has not given the message out, and: its number is the stored
+// one, or its lease was handed over, or its epoch is the one directly before this owner's.
+bool QueueEngine::AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling) {
+  const std::optional<Dispatcher::Notes> notes = dispatcher_->NotesOf(token.position);
+  const bool is_directly_before = token.epoch + 1 == static_cast<std::uint64_t>(first_epoch_);
+  const bool is_stored = token.number >= 2 && token.number == notes->number;
+  const bool is_adopted = token.number == notes->number && notes->number > 0;
+  if (notes->was_given_out || !(is_directly_before || is_stored || is_adopted)) {
+    Fail(settling, text, SettleError::kStaleLease, "the queue has changed its owner since");
+    return false;
+  }
+  if (notes->number == token.number) return true;
+  const Duration lease = std::get<QueueSettings>(entry_.settings).lease_duration;
+  const Dispatcher::Outcome outcome =
+      dispatcher_->Adopt(token.position, token.number, lease, 0, context_.environment.Now());
+  if (outcome == Dispatcher::Outcome::kOk) return true;
+  Fail(settling, text, outcome);
+  return false;
+}
+
+void QueueEngine::SettleAcks(const std::vector<std::string>& tokens, Settling& settling) {
+  const Instant now = context_.environment.Now();
+  std::int64_t acked = 0;
+  for (const std::string& text : tokens) {
+    const std::optional<LeaseToken> token = Admit(text, settling);
+    if (!token) continue;
+    const std::optional<Instant> enqueued = dispatcher_->EnqueuedAt(token->position);
+    const Dispatcher::Outcome outcome = dispatcher_->Settle(token->position, token->number, now);
+    Fail(settling, text, outcome);
+    if (outcome != Dispatcher::Outcome::kOk) continue;
+    ReturnCredit(token->position, token->number);
+    settling.changes.push_back({token->position, std::nullopt});
+    if (enqueued) metrics_->TimeInQueue(now - *enqueued);
+    ++acked;
+  }
+  if (acked == 0) return;
+  settled_.Add(acked, now);
+  metrics_->Acked(acked);
+}
+
+void QueueEngine::SettleNacks(const CheckedNacks& nacks, Settling& settling) {
+  const Instant now = context_.environment.Now();
+  std::int64_t nacked = 0;
+  const bool releases = nacks.kind == NackKind::kRelease;
+  for (const std::string& text : nacks.lease_tokens) {
+    const std::optional<LeaseToken> token = Admit(text, settling);
+    if (!token) continue;
+    const Dispatcher::Outcome outcome =
+        releases && !nacks.delay ? dispatcher_->Release(token->position, token->number, now)
+                                 : dispatcher_->Nack(token->position, token->number, nacks.delay, nacks.reason, now);
+    Fail(settling, text, outcome);
+    if (outcome != Dispatcher::Outcome::kOk) continue;
+    ReturnCredit(token->position, token->number);
+    if (!releases || nacks.delay) settling.changes.push_back(NotesFor(token->position));
+    ++nacked;
+  }
+  if (nacked > 0) metrics_->Nacked(releases ? NackedAs::kRelease : NackedAs::kRetry, nacked);
+}
+
+void QueueEngine::SettleExtensions(const CheckedExtensions& extensions, Settling& settling) {
+  const Instant now = context_.environment.Now();
+  const Duration lease = extensions.lease.value_or(std::get<QueueSettings>(entry_.settings).lease_duration);
+  for (const std::string& text : extensions.lease_tokens) {
+    const std::optional<LeaseToken> token = Admit(text, settling);
+    if (token) Fail(settling, text, dispatcher_->Extend(token->position, token->number, lease, now));
+  }
+}
+
+}  // namespace postkeeper

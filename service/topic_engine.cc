@@ -1,0 +1,513 @@
+#include "service/topic_engine.h"
+
+#include <algorithm>
+#include <asio/post.hpp>
+#include <utility>
+
+#include "postkeeper/storage/v1/records.pb.h"
+#include "service/logging.h"
+#include "zkstore/errors.h"
+#include "zkstore/text.h"
+
+namespace postkeeper {
+namespace {
+
+constexpr Duration kOwnerPatience = std::chrono::seconds(15);
+constexpr Duration kRetryPause = std::chrono::milliseconds(100);
+constexpr Duration kDeleteTimeout = std::chrono::seconds(15);
+
+Position Before(Position position) { return Position::FromValue(position.value() - 1); }
+
+}  // namespace
+
+TopicEngine::TopicEngine(EngineContext& context, LogEntry entry, std::string full_name)
+    : context_(context),
+      full_name_(std::move(full_name)),
+      strand_(context.environment.MakeStrand()),
+      entry_(std::move(entry)),
+      request_ids_(context.limits.request_ids_max, context.limits.request_id_window),
+      grown_(context.environment, strand_),
+      trim_(context.environment, strand_) {}
+
+TopicEngine::~TopicEngine() { context_.stored_bytes -= stored_bytes_counted_; }
+
+void TopicEngine::Start() {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  metrics_ = context_.metrics.ForTopic(full_name_, [weak = weak_from_this()] {
+    const std::shared_ptr<TopicEngine> engine = weak.lock();
+    if (!engine) return TopicGauges{};
+    absl::MutexLock lock(&engine->gauges_mutex_);
+    return engine->gauges_;
+  });
+  reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
+                                        context_.cache, strand_);
+  LogAppender::Listener appended;
+  appended.on_appended = [reader = reader_, &metrics = context_.metrics](Position at,
+                                                                         std::shared_ptr<const Batch> batch) {
+    metrics.logs().BatchWritten(batch->size(), batch->message_bytes());
+    reader->OnAppended(at, std::move(batch));
+  };
+  appended.on_appended_somewhere = [reader = reader_] { reader->Ring(); };
+  appender_ = std::make_shared<LogAppender>(
+      context_.environment, context_.client, context_.layout, entry_.uid, context_.process,
+      [&context = context_] { return ++context.last_generation; }, strand_, context_.append, std::move(appended));
+  LogOwnership::Listener ownership;
+  ownership.on_taken = [self](OwnerView held) { return self->OnTaken(std::move(held)); };
+  ownership.on_retaken = [](const OwnerView&) {};
+  ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
+  ownership.on_gone = [self] {
+    ++self->growth_;
+    self->grown_.Notify();
+  };
+  ownership_ = std::make_shared<LogOwnership>(context_, entry_.uid, strand_, std::move(ownership));
+  ownership_->Start();
+}
+
+absl::Status TopicEngine::NotFound() const {
+  return MakeError(Reason::kTopicNotFound, Cat("topic ", full_name_, " was deleted"), {.resource = full_name_});
+}
+
+// ---- Owning and following
+
+Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
+  if (!first.ok()) co_return first.status();
+  const std::string path = context_.layout.Head(entry_.uid);
+  const zk::Response head = co_await context_.client.Get(path);
+  if (head.code != zk::Code::kOk) co_return UnavailableError(head, "tell where the topic begins");
+  storage::v1::HeadRecord record;
+  if (!record.ParseFromString(head.data)) {
+    co_return MakeError(Reason::kStoreCorrupt, "the head record cannot be read", {.path = path});
+  }
+  ++reign_;
+  first_segment_ = *first;
+  kept_.clear();
+  messages_ = 0;
+  bytes_ = 0;
+  has_reached_tail_ = false;
+  oldest_ = std::max(Position(first_segment_, 0, 0), Position::FromValue(record.oldest_position()).BatchStart());
+  followed_ = oldest_;
+  last_message_ = Before(oldest_);
+  Spawn(strand_, Follow(self, reign_));
+  Spawn(strand_, TrimFromTimeToTime(self, reign_));
+  LogInfo("took a topic", {{"topic", full_name_}, {"epoch", held.epoch}});
+  co_return absl::OkStatus();
+}
+
+void TopicEngine::OnLost(absl::Status why) {
+  LogWarning("lost a topic", {{"topic", full_name_}, {"why", why.message()}});
+  ++reign_;
+  ++growth_;
+  reader_->Ring();
+  grown_.Notify();
+  trim_.Notify();
+}
+
+Task<absl::Status> TopicEngine::WaitUntilServing(Duration timeout) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  absl::Status status = co_await ownership_->WaitUntilHeld(timeout);
+  if (absl::IsNotFound(status)) status = NotFound();
+  co_return status;
+}
+
+Task<void> TopicEngine::Follow(std::shared_ptr<TopicEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  while (reign == reign_) {
+    const absl::Status status = co_await FollowOneStep(reign);
+    if (reign != reign_) co_return;
+    ++growth_;
+    grown_.Notify();
+    if (status.ok()) continue;
+    LogWarning("could not read a topic's log", {{"topic", full_name_}, {"error", status.message()}});
+    co_await SleepFor(context_.environment, kRetryPause);
+  }
+}
+
+Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
+  const Position at = followed_;
+  const absl::StatusOr<LogReader::Step> step = co_await reader_->Read(at);
+  if (reign != reign_) co_return absl::OkStatus();
+  if (HasReason(step.status(), Reason::kStoreCorrupt)) {
+    ++context_.corruptions;
+    LogError("a batch is damaged; subscribers cannot read past it",
+             {{"topic", full_name_}, {"position", at.DebugString()}, {"error", step.status().message()}});
+    kept_.push_back({at, 0, 0, context_.environment.WallNow()});
+    followed_ = at.NextBatch();
+    co_return absl::OkStatus();
+  }
+  if (!step.ok()) co_return step.status();
+  switch (step->kind) {
+    case LogReader::Step::Kind::kBatch:
+      AddBatch(at, *step->batch);
+      followed_ = step->next;
+      break;
+    case LogReader::Step::Kind::kHole:  // trimmed by an owner that could not say so in `head`
+      if (kept_.empty()) oldest_ = step->next;
+      followed_ = step->next;
+      break;
+    case LogReader::Step::Kind::kNextSegment:
+      followed_ = step->next;
+      break;
+    case LogReader::Step::Kind::kSegmentGone: {
+      const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
+      if (reign != reign_) co_return absl::OkStatus();
+      if (!first.ok()) co_return first.status();
+      followed_ = std::max(followed_, Position(*first, 0, 0));
+      if (kept_.empty()) oldest_ = followed_;
+      break;
+    }
+    case LogReader::Step::Kind::kAtTail:
+      has_reached_tail_ = true;
+      ++growth_;
+      grown_.Notify();
+      PublishGauges();
+      co_await reader_->WaitAtTail(at);
+      break;
+  }
+  co_return absl::OkStatus();
+}
+
+void TopicEngine::AddBatch(Position at, const Batch& batch) {
+  kept_.push_back({at, batch.size(), batch.message_bytes(), batch.append_time()});
+  messages_ += batch.size();
+  bytes_ += batch.message_bytes();
+  if (batch.size() > 0)
+    last_message_ = Position(at.segment(), at.batch(), static_cast<std::uint32_t>(batch.size() - 1));
+  const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
+  if (messages_ > settings.max_messages || bytes_ > settings.max_bytes) trim_.Notify();
+  PublishGauges();
+}
+
+// ---- Messages in
+
+void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
+  if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
+  if (ownership_->is_held()) return PublishNow(std::move(append), std::move(done));
+  auto wait = [](std::shared_ptr<TopicEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
+    const absl::Status status = co_await self->WaitUntilServing(kOwnerPatience);
+    if (status.ok()) {
+      self->PublishNow(std::move(waiting), std::move(answer));
+    } else {
+      answer(status);
+    }
+  };
+  Spawn(strand_, wait(shared_from_this(), std::move(append), std::move(done)));
+}
+
+void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
+  const auto messages = static_cast<std::int64_t>(append.messages.size());
+  const std::int64_t bytes = append.message_bytes;
+  const std::string id = append.request_id;
+  const Instant now = context_.environment.Now();
+  if (!id.empty()) {
+    const RequestIds::Entered entered = request_ids_.Enter(id, now, done);
+    if (entered == RequestIds::Entered::kKnown) return;
+    if (entered == RequestIds::Entered::kFull) {
+      return done(MakeError(Reason::kTooManyCalls, Cat("topic ", full_name_, " remembers too many request_ids"),
+                            {.resource = full_name_}));
+    }
+  }
+  const std::int64_t stored_then = context_.stored_bytes + bytes;
+  if (stored_then > context_.limits.stored_bytes_max) {
+    const absl::Status full =
+        MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
+                  {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
+    if (!id.empty()) request_ids_.Finish(id, full, now);
+    return done(full);
+  }
+  auto answered = [self = shared_from_this(), id, messages, bytes, is_first = true,
+                   done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
+    if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
+    if (outcome.ok()) self->metrics_->Published(messages, bytes);
+    if (!id.empty()) self->request_ids_.Finish(id, outcome, self->context_.environment.Now());
+    if (std::exchange(is_first, false)) done(std::move(outcome));
+  };
+  const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);
+  appender_->Append(std::move(append.messages), id, fence, std::move(answered));
+}
+
+// ---- Subscribing
+
+absl::Status TopicEngine::AddSubscriber() {
+  if (subscribers_ >= context_.limits.consumers_max) {
+    return MakeError(Reason::kTooManyStreams, Cat("topic ", full_name_, " has ", subscribers_, " subscribers"),
+                     {.resource = full_name_, .limit = context_.limits.consumers_max});
+  }
+  ++subscribers_;
+  PublishGauges();
+  return absl::OkStatus();
+}
+
+void TopicEngine::RemoveSubscriber() {
+  --subscribers_;
+  PublishGauges();
+}
+
+// OK if every message behind `position` is still there.
+absl::Status TopicEngine::CheckNotTrimmed(Position position) const {
+  if (position >= Before(oldest_)) return absl::OkStatus();
+  const std::string oldest = EncodePosition(entry_.uid, Before(oldest_));
+  return MakeError(Reason::kPositionTrimmed,
+                   Cat("messages behind that position of topic ", full_name_,
+                       " were trimmed. Start at earliest, or after ", oldest, ", which is before the oldest kept"),
+                   {.resource = full_name_, .oldest_position = oldest});
+}
+
+Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
+  // Where the log ends is known when it has been read once.
+  const Instant deadline = context_.environment.Now() + kOwnerPatience;
+  while (!has_reached_tail_ && !is_draining_ && ownership_->is_held() && context_.environment.Now() < deadline) {
+    co_await grown_.WaitFor(kRetryPause);
+  }
+  if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
+  if (!has_reached_tail_ || !ownership_->is_held()) {
+    co_return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
+                        {.resource = full_name_});
+  }
+  Step step;
+  if (std::holds_alternative<StartLatest>(start)) {
+    step.position = last_message_;
+  } else if (std::holds_alternative<StartEarliest>(start)) {
+    step.position = Before(oldest_);
+  } else if (const StartAfter* after = std::get_if<StartAfter>(&start)) {
+    absl::StatusOr<Position> position = PositionOf(*after, entry_.uid, full_name_);
+    if (!position.ok()) co_return position.status();
+    if (*position > last_message_ && *position >= followed_) {
+      co_return MakeError(Reason::kMalformedPosition, Cat("topic ", full_name_, " has no such position yet"),
+                          {.resource = full_name_, .field = "start.after"});
+    }
+    if (absl::Status status = CheckNotTrimmed(*position); !status.ok()) co_return status;
+    step.position = *position;
+  } else {
+    absl::StatusOr<Position> position = co_await PositionBefore(std::get<WallTime>(start));
+    if (!position.ok()) co_return position.status();
+    step.position = *position;
+  }
+  step.tail = std::max(last_message_, step.position);
+  co_return step;
+}
+
+// Behind this position is the first batch appended at or after `time`, by the leader's clock.
+Task<absl::StatusOr<Position>> TopicEngine::PositionBefore(WallTime time) {
+  const std::vector<Kept> batches(kept_.begin(), kept_.end());
+  std::size_t low = 0;
+  std::size_t high = batches.size();
+  while (low < high) {
+    const std::size_t middle = low + (high - low) / 2;
+    const absl::StatusOr<WallTime> created = co_await reader_->CreateTimeOf(batches[middle].position);
+    if (!created.ok() && !absl::IsNotFound(created.status())) co_return created.status();
+    // A batch that was trimmed meanwhile is older than all that are left.
+    if (!created.ok() || *created < time) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  co_return low < batches.size() ? Before(batches[low].position) : std::max(last_message_, Before(oldest_));
+}
+
+Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position, Duration wait) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  const Instant deadline = context_.environment.Now() + wait;
+  Position next = Position::FromValue(position.value() + 1);
+  while (true) {
+    if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
+    if (is_deleted_ || ownership_->is_gone()) co_return NotFound();
+    if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok()) co_return status;
+    if (next.BatchStart() >= followed_) {
+      const Instant now = context_.environment.Now();
+      if (now >= deadline) co_return Step{.position = position, .tail = std::max(last_message_, position)};
+      const std::uint64_t seen = growth_;
+      if (growth_ == seen) co_await grown_.WaitFor(deadline - now);
+      continue;
+    }
+    const Position start = next.BatchStart();
+    absl::StatusOr<LogReader::Step> read = co_await reader_->Read(start);
+    if (!read.ok()) co_return read.status();
+    if (read->kind == LogReader::Step::Kind::kBatch) {
+      const auto size = static_cast<std::uint32_t>(read->batch->size());
+      if (next.index() < size) {
+        co_return Step{.batch = read->batch,
+                       .batch_position = start,
+                       .first_index = next.index(),
+                       .position = Position(start.segment(), start.batch(), size - 1),
+                       .tail = std::max(last_message_, Position(start.segment(), start.batch(), size - 1))};
+      }
+      next = read->next;
+    } else if (read->kind == LogReader::Step::Kind::kNextSegment) {
+      next = read->next;
+    } else {
+      // Trimmed under our hands; the head may be behind in memory, but never in the store.
+      if (CheckNotTrimmed(Before(next)).ok() && start >= oldest_) {
+        co_return MakeError(Reason::kStoreCorrupt,
+                            Cat("topic ", full_name_, " misses a batch at ", start.DebugString()),
+                            {.resource = full_name_, .path = context_.layout.Batch(entry_.uid, start)});
+      }
+    }
+  }
+}
+
+// ---- Trimming
+
+zk::Op TopicEngine::HeadOp(Position oldest, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const {
+  storage::v1::HeadRecord record;
+  record.set_oldest_position(oldest.value());
+  record.set_counted_position(followed_.value());
+  record.set_live_messages(messages);
+  record.set_live_bytes(bytes);
+  record.set_live_batches(batches);
+  return zk::Op::Set(context_.layout.Head(entry_.uid), record.SerializeAsString(), zk::kAnyVersion);
+}
+
+Task<void> TopicEngine::TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  while (reign == reign_) {
+    const absl::StatusOr<bool> trimmed = co_await TrimSome(reign);
+    if (reign != reign_) co_return;
+    if (trimmed.ok() && *trimmed) continue;
+    if (!trimmed.ok()) {
+      LogWarning("could not trim a topic", {{"topic", full_name_}, {"error", trimmed.status().message()}});
+    }
+    // Retention is at least a minute; looking every few seconds keeps a topic within a tenth of its bound.
+    co_await trim_.WaitFor(std::chrono::seconds(5));
+  }
+}
+
+Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes) {
+  const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
+  if (messages > settings.max_messages || bytes > settings.max_bytes) co_return true;
+  const WallTime now = context_.environment.WallNow();
+  if (now - oldest.append_time < settings.retention) co_return false;
+  // Our clock says so; the leader's decides.
+  const absl::StatusOr<WallTime> created = co_await reader_->CreateTimeOf(oldest.position);
+  if (absl::IsNotFound(created.status())) co_return true;
+  if (!created.ok()) co_return created.status();
+  co_return now - *created >= settings.retention;
+}
+
+// Deletes whole batches from the front, at most one write's worth. Returns true if there may be more.
+Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
+  constexpr std::size_t kDeletesMax = 256;
+  std::int64_t messages = messages_;
+  std::int64_t bytes = bytes_;
+  std::size_t count = 0;
+  while (count < std::min(kept_.size(), kDeletesMax)) {
+    const Kept oldest = kept_[count];
+    const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages, bytes);
+    if (reign != reign_) co_return false;
+    if (!must.ok()) co_return must.status();
+    if (!*must) break;
+    messages -= oldest.messages;
+    bytes -= oldest.bytes;
+    ++count;
+  }
+  if (count == 0) co_return false;
+  const Position oldest = count < kept_.size() ? kept_[count].position : followed_;
+  std::vector<Position> deletes;
+  for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
+  while (true) {
+    std::vector<zk::Op> ops;
+    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
+    ops.push_back(HeadOp(oldest, messages, bytes, static_cast<std::int64_t>(kept_.size() - count)));
+    for (Position batch : deletes) ops.push_back(zk::Op::Delete(context_.layout.Batch(entry_.uid, batch)));
+    const zk::Response done = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    if (reign != reign_) co_return false;
+    if (done.code == zk::Code::kOk) break;
+    // A batch that is gone already (an earlier try, its reply lost) is left out.
+    const auto missing = std::find_if(done.results.begin(), done.results.end(),
+                                      [](const auto& result) { return result.code == zk::Code::kNoNode; });
+    const auto place = missing - done.results.begin();
+    if (missing == done.results.end() || place < 2) co_return UnavailableError(done, "trim the topic");
+    deletes.erase(deletes.begin() + (place - 2));
+  }
+  std::int64_t trimmed = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    trimmed += kept_.front().messages;
+    messages_ -= kept_.front().messages;
+    bytes_ -= kept_.front().bytes;
+    context_.cache.Erase(entry_.uid, kept_.front().position);
+    kept_.pop_front();
+  }
+  oldest_ = oldest;
+  metrics_->Trimmed(trimmed);
+  PublishGauges();
+  if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
+  co_return true;
+}
+
+Task<absl::Status> TopicEngine::RemoveTrimmedSegments(std::uint64_t reign) {
+  while (reign == reign_ && first_segment_ < oldest_.segment()) {
+    std::vector<zk::Op> ops;
+    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
+    ops.push_back(zk::Op::Delete(context_.layout.Segment(entry_.uid, first_segment_), kSegmentSealed));
+    const zk::Response gone = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    if (gone.code != zk::Code::kOk && gone.code != zk::Code::kNoNode) {
+      co_return UnavailableError(gone, "remove a trimmed segment");
+    }
+    ++first_segment_;
+  }
+  co_return absl::OkStatus();
+}
+
+// ---- Administration
+
+void TopicEngine::SetEntry(LogEntry entry) {
+  entry_ = std::move(entry);
+  trim_.Notify();
+}
+
+Task<absl::Status> TopicEngine::Delete() {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
+  const std::int64_t messages = messages_;
+  LogEntry entry = entry_;
+  OwnerView held = ownership_->held();
+  if (absl::Status status = co_await context_.catalog.Delete(std::move(entry), std::move(held)); !status.ok()) {
+    co_return status;
+  }
+  metrics_->Deleted(messages);
+  is_deleted_ = true;
+  ++reign_;
+  ++growth_;
+  ownership_->Stop();
+  reader_->Ring();
+  grown_.Notify();
+  trim_.Notify();
+  co_await appender_->Stop(kDeleteTimeout);
+  co_return absl::OkStatus();
+}
+
+void TopicEngine::Drain() {
+  is_draining_ = true;
+  ++growth_;
+  grown_.Notify();
+}
+
+Task<void> TopicEngine::Close(Duration timeout) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  Drain();
+  co_await appender_->Stop(timeout);
+  ++reign_;
+  if (ownership_->is_held()) {
+    std::vector<zk::Op> ops;
+    ops.push_back(LetGoOp(context_.layout, entry_.uid, ownership_->held()));
+    ops.push_back(HeadOp(oldest_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    ownership_->Stop();
+    co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+  }
+  ownership_->Stop();
+  reader_->Ring();
+  trim_.Notify();
+}
+
+void TopicEngine::PublishGauges() {
+  context_.stored_bytes += bytes_ - stored_bytes_counted_;
+  stored_bytes_counted_ = bytes_;
+  absl::MutexLock lock(&gauges_mutex_);
+  gauges_ = {.messages = messages_, .bytes = bytes_, .subscribers = subscribers_};
+}
+
+}  // namespace postkeeper

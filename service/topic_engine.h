@@ -1,0 +1,140 @@
+// One topic at work: what is published is appended to its log, subscribers read it, and what is too old or too much is
+// trimmed.
+#ifndef POSTKEEPER_SERVICE_TOPIC_ENGINE_H_
+#define POSTKEEPER_SERVICE_TOPIC_ENGINE_H_
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "service/engine_context.h"
+#include "service/log_ownership.h"
+#include "service/request_ids.h"
+#include "service/validate.h"
+#include "zkstore/log_appender.h"
+#include "zkstore/log_reader.h"
+#include "zkstore/owner.h"
+#include "zkstore/signal.h"
+
+namespace postkeeper {
+
+// How it works. The engine owns the log as a queue's engine does. It follows the log to know what is in it, keeps the
+// head record, and trims whole batches from the front when the topic's bounds are passed. Subscribers read the log
+// through the same reader, each at its own pace; one that falls behind the trim is told OUT_OF_RANGE.
+//
+// Everything here runs on `strand()`. Held by shared_ptr; coroutines keep it alive until Close is through.
+class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
+ public:
+  TopicEngine(EngineContext& context, LogEntry entry, std::string full_name);
+  ~TopicEngine();
+
+  void Start();
+
+  asio::any_io_executor strand() const { return strand_; }
+  const std::string& full_name() const { return full_name_; }
+  const Uid& uid() const { return entry_.uid; }
+
+  // As QueueEngine::Enqueue. A full topic trims; only STORE_FULL refuses.
+  void Publish(CheckedAppend append, LogAppender::Done done);
+
+  // ---- Subscribing
+
+  // One batch for a subscriber, or where it stands now.
+  struct Step {
+    std::shared_ptr<const Batch> batch;  // null: nothing new within the time given
+    Position batch_position;             // of the batch's first message
+    std::uint32_t first_index = 0;       // messages before it are not for this subscriber
+    Position position;                   // read so far: to be given to the next call, and to clients for resuming
+    Position tail;                       // of the last message known of; equal to position: caught up
+  };
+  // Where a subscription begins: `position` is the one before its first message. POSITION_TRIMMED (a resume position
+  // behind which messages were trimmed), POSITION_OF_DELETED_TOPIC, TOPIC_NOT_FOUND, and WaitUntilServing's errors.
+  Task<absl::StatusOr<Step>> BeginAt(CheckedStart start);
+  // What comes behind `position`; waits at most `wait`. POSITION_TRIMMED if it is not there any more.
+  Task<absl::StatusOr<Step>> ReadAfter(Position position, Duration wait);
+  // For gauges and limits. TOO_MANY_STREAMS.
+  absl::Status AddSubscriber();
+  void RemoveSubscriber();
+  void CountDelivered(std::int64_t messages) { metrics_->Delivered(messages); }
+
+  // ---- Administration
+
+  const LogEntry& entry() const { return entry_; }
+  void SetEntry(LogEntry entry);
+  Task<absl::Status> Delete();
+  bool is_serving() const { return ownership_->is_held(); }
+  Task<absl::Status> WaitUntilServing(Duration timeout);
+  // Thread-safe.
+  void OnSessionChange() { ownership_->OnSessionChange(); }
+  // Readers that wait return at once.
+  void Drain();
+  bool is_draining() const { return is_draining_; }
+  Task<void> Close(Duration timeout);
+
+ private:
+  // What is known of a batch that is kept.
+  struct Kept {
+    Position position;
+    std::int64_t messages = 0;
+    std::int64_t bytes = 0;
+    WallTime append_time{};
+  };
+
+  // What `ownership_` calls.
+  Task<absl::Status> OnTaken(OwnerView held);
+  void OnLost(absl::Status why);
+
+  void PublishNow(CheckedAppend append, LogAppender::Done done);
+  Task<void> Follow(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
+  Task<absl::Status> FollowOneStep(std::uint64_t reign);
+  void AddBatch(Position at, const Batch& batch);
+  Task<void> TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
+  Task<absl::StatusOr<bool>> TrimSome(std::uint64_t reign);
+  Task<absl::StatusOr<bool>> MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes);
+  Task<absl::Status> RemoveTrimmedSegments(std::uint64_t reign);
+  Task<absl::StatusOr<Position>> PositionBefore(WallTime time);
+  absl::Status CheckNotTrimmed(Position position) const;
+  absl::Status NotFound() const;
+  void PublishGauges();
+  zk::Op HeadOp(Position oldest, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const;
+
+  // Constant after construction.
+  EngineContext& context_;
+  const std::string full_name_;
+  const asio::any_io_executor strand_;
+
+  // Touched only on the strand.
+  LogEntry entry_;
+  std::shared_ptr<LogOwnership> ownership_;
+  bool is_draining_ = false;
+  bool is_deleted_ = false;
+  std::uint64_t reign_ = 0;  // as of QueueEngine
+  std::shared_ptr<LogAppender> appender_;
+  std::shared_ptr<LogReader> reader_;
+  RequestIds request_ids_;
+  std::unique_ptr<TopicMetrics> metrics_;
+  std::deque<Kept> kept_;      // oldest first
+  std::int64_t messages_ = 0;  // of kept_
+  std::int64_t bytes_ = 0;
+  Position oldest_;                // what is before it is trimmed, or was never there
+  Position followed_;              // read so far
+  Position last_message_;          // of the last message that was read, or the position before the first
+  bool has_reached_tail_ = false;  // in this reign
+  std::uint64_t first_segment_ = 0;
+  std::int64_t subscribers_ = 0;
+  std::int64_t stored_bytes_counted_ = 0;
+  std::uint64_t growth_ = 0;  // counts what subscribers wait for: followed_ moved, or the end
+  Signal grown_;
+  Signal trim_;  // a bound may be passed
+
+  mutable absl::Mutex gauges_mutex_;
+  TopicGauges gauges_ ABSL_GUARDED_BY(gauges_mutex_);
+};
+
+}  // namespace postkeeper
+
+#endif  // POSTKEEPER_SERVICE_TOPIC_ENGINE_H_
