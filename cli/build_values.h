@@ -1,0 +1,14 @@
+// What the build puts into the program.
+#ifndef POSTKEEPER_CLI_BUILD_VALUES_H_
+#define POSTKEEPER_CLI_BUILD_VALUES_H_
+
+namespace postkeeper::cli {
+
+// The one in the file VERSION.
+extern const char kVersion[];
+// protos/postkeeper/v1/service_config.json, word for word.
+extern const char kServiceConfig[];
+
+}  // namespace postkeeper::cli
+
+#endif  // POSTKEEPER_CLI_BUILD_VALUES_H_
