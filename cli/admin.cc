@@ -59,6 +59,9 @@ std::string DurationOf(const Proto& proto) {
   return FormatDuration(FromProto(proto));
 }
 
+// A server that does not serve a setting leaves it 0.
+std::string CountOrNone(std::int64_t count) { return count == 0 ? "-" : Cat(count); }
+
 JsonObject ToJson(const v1::Queue& queue) {
   JsonObject object;
   object.Add("name", queue.name()).Add("uid", queue.uid()).Add("etag", queue.etag());
@@ -86,7 +89,7 @@ std::vector<std::pair<std::string, std::string>> ToFields(const v1::Queue& queue
   return {{"name", queue.name()},
           {"created", FormatTime(FromProto(queue.create_time()))},
           {"lease duration", DurationOf(queue.lease_duration())},
-          {"max attempts", Cat(queue.max_attempts())},
+          {"max attempts", CountOrNone(queue.max_attempts())},
           {"dead-letter queue", dead_letters},
           {"retry backoff", Cat(DurationOf(queue.retry_backoff()), " to ", DurationOf(queue.retry_backoff_max()))},
           {"max messages", Cat(queue.max_messages())},
@@ -206,7 +209,7 @@ ExitCode ListQueues(const std::string& name_space, CommandContext& context) {
       [](const v1::Queue& queue) -> std::vector<std::string> {
         return {ForTerminal(queue.name(), false),
                 DurationOf(queue.lease_duration()),
-                Cat(queue.max_attempts()),
+                CountOrNone(queue.max_attempts()),
                 Cat(queue.max_messages()),
                 FormatBytes(queue.max_bytes()),
                 queue.dead_letter_queue().empty() ? "-" : ForTerminal(queue.dead_letter_queue(), false)};

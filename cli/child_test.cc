@@ -15,9 +15,9 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class ChildTest : public ::testing::Test {
+class CliChildTest : public ::testing::Test {
  protected:
-  ChildTest() { IgnoreBrokenPipes(); }
+  CliChildTest() { IgnoreBrokenPipes(); }
 
   ChildResult Run(const std::string& command, std::string_view input = "",
                   std::vector<std::pair<std::string, std::string>> variables = {}) {
@@ -28,7 +28,7 @@ class ChildTest : public ::testing::Test {
 };
 
 // The command reads exactly the body, a large one with all bytes too, and what it prints is captured.
-TEST_F(ChildTest, FeedsInputAndCapturesOutput) {
+TEST_F(CliChildTest, FeedsInputAndCapturesOutput) {
   std::string body;
   for (int i = 0; i < 512 << 10; ++i) body += static_cast<char>(i * 7);
   const ChildResult result = Run("cat", body);
@@ -38,7 +38,7 @@ TEST_F(ChildTest, FeedsInputAndCapturesOutput) {
 }
 
 // How a command ended is said in words that make sense as a reason in the queue.
-TEST_F(ChildTest, SaysHowItEnded) {
+TEST_F(CliChildTest, SaysHowItEnded) {
   EXPECT_EQ(Run("exit 3").failure, "exit code 3");
   EXPECT_EQ(Run("kill -9 $$").failure, "killed by signal 9 (Killed)");
   EXPECT_EQ(Run("/nowhere/at/all 2>/dev/null").failure, "exit code 127");
@@ -46,7 +46,7 @@ TEST_F(ChildTest, SaysHowItEnded) {
 
 // 512 KiB for a command that reads nothing: neither a block, nor SIGPIPE, nor a failure. Not even if it first closes
 // its input and goes on for a while.
-TEST_F(ChildTest, OutlivesACommandThatDoesNotRead) {
+TEST_F(CliChildTest, OutlivesACommandThatDoesNotRead) {
   const std::string body(512 << 10, 'x');
   EXPECT_EQ(Run("echo done", body).output, "done\n");
   EXPECT_EQ(Run("exec <&-; sleep 0.05; echo done", body).output, "done\n");
@@ -55,7 +55,7 @@ TEST_F(ChildTest, OutlivesACommandThatDoesNotRead) {
 }
 
 // What the command leaves in the background keeps stdout open but is not waited for.
-TEST_F(ChildTest, DoesNotWaitForTheBackground) {
+TEST_F(CliChildTest, DoesNotWaitForTheBackground) {
   const ChildResult result = Run("sleep 60 & echo $!");
   EXPECT_TRUE(result.is_success());
   const int left_behind = std::atoi(result.output.c_str());
@@ -64,12 +64,12 @@ TEST_F(ChildTest, DoesNotWaitForTheBackground) {
 }
 
 // An output above the maximum is a failure, not half an output.
-TEST_F(ChildTest, RefusesTooMuchOutput) {
+TEST_F(CliChildTest, RefusesTooMuchOutput) {
   EXPECT_EQ(Run("head -c 600000 /dev/zero").failure, "its output is above 524288 bytes");
 }
 
 // Our variables replace those of an outer --exec; a value that no variable can hold is left out, not cut short.
-TEST_F(ChildTest, SetsVariables) {
+TEST_F(CliChildTest, SetsVariables) {
   setenv("POSTKEEPER_ATTRIBUTE_OLD", "outer", 1);
   setenv("POSTKEEPER_SOURCE", "outer", 1);
   const ChildResult result = Run("echo \"$POSTKEEPER_SOURCE|$POSTKEEPER_ATTRIBUTE_OLD|$X|${Y-unset}\"", "",
@@ -80,7 +80,7 @@ TEST_F(ChildTest, SetsVariables) {
 }
 
 // The command can be stopped by signals that we ignore or block, and leads its own process group.
-TEST_F(ChildTest, StartsWithCleanSignalsInItsOwnGroup) {
+TEST_F(CliChildTest, StartsWithCleanSignalsInItsOwnGroup) {
   sigset_t blocked;
   sigemptyset(&blocked);
   sigaddset(&blocked, SIGTERM);
@@ -91,7 +91,7 @@ TEST_F(ChildTest, StartsWithCleanSignalsInItsOwnGroup) {
 }
 
 // An exit at once takes the running commands along, with what they started.
-TEST_F(ChildTest, KillAllEndsWhatRuns) {
+TEST_F(CliChildTest, KillAllEndsWhatRuns) {
   int ready[2];
   ASSERT_EQ(pipe(ready), 0);
   ChildResult result;
@@ -107,7 +107,7 @@ TEST_F(ChildTest, KillAllEndsWhatRuns) {
 }
 
 // Lines come out as they went in: empty ones, a last one without an end, one longer than a read.
-TEST(LineReaderTest, ReadsLines) {
+TEST(CliLineReaderTest, ReadsLines) {
   int fds[2];
   ASSERT_EQ(pipe(fds), 0);
   const std::string long_line(60'000, 'y');
@@ -133,7 +133,7 @@ TEST(LineReaderTest, ReadsLines) {
 }
 
 // A line without end is an error that names it, not an unbounded buffer.
-TEST(LineReaderTest, RefusesAnEndlessLine) {
+TEST(CliLineReaderTest, RefusesAnEndlessLine) {
   int fds[2];
   ASSERT_EQ(pipe(fds), 0);
   std::thread writer([&] {

@@ -16,7 +16,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-class CommandsTest : public ::testing::Test {
+class CliCommandsTest : public ::testing::Test {
  protected:
   CliRun& Run(std::vector<std::string> arguments, const std::string& input = "") {
     run_ = std::make_unique<CliRun>(server_.address(), std::move(arguments), input);
@@ -36,7 +36,7 @@ class CommandsTest : public ::testing::Test {
 };
 
 // A wrong command line exits with 2, before anything is sent, and says what is wrong and where to read on.
-TEST_F(CommandsTest, SaysWhatIsWrongWithTheCommandLine) {
+TEST_F(CliCommandsTest, SaysWhatIsWrongWithTheCommandLine) {
   const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
       {{}, "postkeeper: A subcommand is required. See: postkeeper --help\n"},
       {{"frobnicate"}, "postkeeper: there is no command 'frobnicate'. See: postkeeper --help\n"},
@@ -69,7 +69,7 @@ TEST_F(CommandsTest, SaysWhatIsWrongWithTheCommandLine) {
 }
 
 // A wrong address in the environment is not passed over, unless a flag overrules it.
-TEST_F(CommandsTest, ChecksTheAddressInTheEnvironment) {
+TEST_F(CliCommandsTest, ChecksTheAddressInTheEnvironment) {
   setenv("POSTKEEPER_ADDRESS", "nowhere", 1);
   const char* const argv[] = {"postkeeper", "server"};
   const ParsedCommandLine parsed = ParseCommandLine(2, argv);
@@ -82,7 +82,7 @@ TEST_F(CommandsTest, ChecksTheAddressInTheEnvironment) {
 }
 
 // Each command has a help with examples, on stdout, and exits with 0.
-TEST_F(CommandsTest, HelpsWithExamples) {
+TEST_F(CliCommandsTest, HelpsWithExamples) {
   for (const char* name : {"enqueue", "publish", "dequeue", "ack", "nack", "extend", "consume", "subscribe", "stats",
                            "health", "server"}) {
     EXPECT_EQ(Run({name, "--help"}).exit_code(), 0);
@@ -98,7 +98,7 @@ TEST_F(CommandsTest, HelpsWithExamples) {
 }
 
 // Where nobody listens, a command ends soon with 5 and names the address and the next command.
-TEST_F(CommandsTest, FailsFastWhenUnreachable) {
+TEST_F(CliCommandsTest, FailsFastWhenUnreachable) {
   server_.Stop();
   for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{
            {"queue", "ls"}, {"enqueue", "q", "x"}, {"consume", "q"}, {"subscribe", "t"}, {"health"}}) {
@@ -109,7 +109,7 @@ TEST_F(CommandsTest, FailsFastWhenUnreachable) {
 }
 
 // The settings given are sent, those not given are not, so that the server's defaults hold.
-TEST_F(CommandsTest, CreatesAQueueWithSettings) {
+TEST_F(CliCommandsTest, CreatesAQueueWithSettings) {
   EXPECT_EQ(Run({"queue", "create", "orders", "--lease-duration", "90s", "--max-bytes", "1MiB"}).exit_code(), 0);
   EXPECT_EQ(run_->out(), "created namespaces/default/queues/orders\n");
   server_.With([](FakeState& state) {
@@ -119,14 +119,14 @@ TEST_F(CommandsTest, CreatesAQueueWithSettings) {
 }
 
 // An update names exactly the fields that were given.
-TEST_F(CommandsTest, UpdatesOnlyWhatIsGiven) {
+TEST_F(CliCommandsTest, UpdatesOnlyWhatIsGiven) {
   EXPECT_EQ(Run({"queue", "update", "orders", "--max-attempts", "3", "--dead-letter-queue", ""}).exit_code(), 0);
   server_.With(
       [](FakeState& state) { EXPECT_THAT(state.calls, ElementsAre("UpdateQueue max_attempts dead_letter_queue")); });
 }
 
 // A list goes over all pages.
-TEST_F(CommandsTest, ListsAllPages) {
+TEST_F(CliCommandsTest, ListsAllPages) {
   server_.With([](FakeState& state) { state.queues = {{"a", {}}, {"b", {}}, {"c", {}}}; });
   EXPECT_EQ(Run({"queue", "ls", "--output", "json"}).exit_code(), 0);
   const std::string out = run_->out();
@@ -136,7 +136,7 @@ TEST_F(CommandsTest, ListsAllPages) {
 }
 
 // What does not exist exits with 4, in the server's words, which give the command that creates it.
-TEST_F(CommandsTest, ExitsWithFourForWhatIsNotThere) {
+TEST_F(CliCommandsTest, ExitsWithFourForWhatIsNotThere) {
   EXPECT_EQ(Run({"queue", "show", "orders"}).exit_code(), 4);
   EXPECT_EQ(run_->err(),
             "postkeeper: show queue orders: queue orders does not exist. Create it: postkeeper queue create orders "
@@ -148,20 +148,20 @@ TEST_F(CommandsTest, ExitsWithFourForWhatIsNotThere) {
 }
 
 // Settings are shown with their units.
-TEST_F(CommandsTest, ShowsAQueue) {
+TEST_F(CliCommandsTest, ShowsAQueue) {
   server_.AddMessages("orders", {});
   EXPECT_EQ(Run({"queue", "show", "orders"}).exit_code(), 0);
   EXPECT_THAT(run_->out(), AllOf(HasSubstr("lease duration:     1m30s\n"), HasSubstr("max bytes:          256 MiB\n")));
 }
 
 // Purging says how many messages went.
-TEST_F(CommandsTest, PurgesAQueue) {
+TEST_F(CliCommandsTest, PurgesAQueue) {
   server_.AddMessages("orders", {"a", "b"});
   EXPECT_EQ(Run({"queue", "purge", "orders"}).out(), "purged 2 messages from orders\n");
 }
 
 // Each argument is one message, in order, even one that is a command's name or begins with a dash; the ids are printed.
-TEST_F(CommandsTest, EnqueuesArguments) {
+TEST_F(CliCommandsTest, EnqueuesArguments) {
   server_.AddMessages("stats", {});
   EXPECT_EQ(Run({"enqueue", "stats", "version", "b\nc", "=x", "--", "-5", "--", "=="}).exit_code(), 0) << run_->err();
   EXPECT_EQ(run_->out(), "id-0\nid-1\nid-2\nid-3\nid-4\nid-5\n");
@@ -169,7 +169,7 @@ TEST_F(CommandsTest, EnqueuesArguments) {
 }
 
 // Attributes and content type go with every message.
-TEST_F(CommandsTest, EnqueuesAttributes) {
+TEST_F(CliCommandsTest, EnqueuesAttributes) {
   server_.AddMessages("q", {});
   EXPECT_EQ(Run({"enqueue", "q", "--attribute", "a=1", "--attribute", "b=x=y", "body", "--content-type", "text/plain"})
                 .exit_code(),
@@ -182,7 +182,7 @@ TEST_F(CommandsTest, EnqueuesAttributes) {
 }
 
 // Standard input is a message per line; nothing is dropped, not even an empty line or a last line without an end.
-TEST_F(CommandsTest, EnqueuesStandardInput) {
+TEST_F(CliCommandsTest, EnqueuesStandardInput) {
   server_.AddMessages("q", {});
   EXPECT_EQ(Run({"enqueue", "q"}, "a\n\nlast").exit_code(), 0) << run_->err();
   EXPECT_THAT(Bodies("q"), ElementsAre("a", "", "last"));
@@ -192,15 +192,15 @@ TEST_F(CommandsTest, EnqueuesStandardInput) {
 }
 
 // --whole makes the input one message, byte for byte.
-TEST_F(CommandsTest, EnqueuesWholeInput) {
+TEST_F(CliCommandsTest, EnqueuesWholeInput) {
   server_.AddMessages("q", {});
   EXPECT_EQ(Run({"enqueue", "q", "--whole"}, "a\nb\n").exit_code(), 0);
   EXPECT_THAT(Bodies("q"), ElementsAre("a\nb\n"));
 }
 
-class ManyLines : public CommandsTest {
+class CliManyLines : public CliCommandsTest {
  protected:
-  ManyLines() : file_(::testing::TempDir() + "cli_lines_" + std::to_string(getpid())) {
+  CliManyLines() : file_(::testing::TempDir() + "cli_lines_" + std::to_string(getpid())) {
     std::ofstream stream(file_);
     for (int i = 0; i < 10'000; ++i) {
       lines_.push_back("line " + std::to_string(i));
@@ -208,21 +208,21 @@ class ManyLines : public CommandsTest {
     }
     server_.AddMessages("q", {});
   }
-  ~ManyLines() override { std::remove(file_.c_str()); }
+  ~CliManyLines() override { std::remove(file_.c_str()); }
 
   const std::string file_;
   std::vector<std::string> lines_;
 };
 
 // A file larger than a frame goes over a stream, whole and in order.
-TEST_F(ManyLines, GoOverAStream) {
+TEST_F(CliManyLines, GoOverAStream) {
   EXPECT_EQ(Run({"enqueue", "q", "--file", file_}).exit_code(), 0) << run_->err();
   EXPECT_EQ(run_->out(), "10000 messages enqueued\n");
   EXPECT_EQ(Bodies("q"), lines_);
 }
 
 // A stream that breaks with unanswered frames: these are sent again under the same ids, and nothing is written twice.
-TEST_F(ManyLines, AreWrittenOnceOverABrokenStream) {
+TEST_F(CliManyLines, AreWrittenOnceOverABrokenStream) {
   server_.With([](FakeState& state) { state.breaks_append_stream_after = 3; });
   EXPECT_EQ(Run({"enqueue", "q", "--file", file_, "--output", "json"}).exit_code(), 0) << run_->err();
   EXPECT_EQ(Bodies("q"), lines_);
@@ -232,7 +232,7 @@ TEST_F(ManyLines, AreWrittenOnceOverABrokenStream) {
 }
 
 // A refusal in the middle says how far it got; what it says is written is what is written.
-TEST_F(ManyLines, SayHowFarTheyGot) {
+TEST_F(CliManyLines, SayHowFarTheyGot) {
   server_.With([](FakeState& state) { state.refuses_append_after = 4; });
   EXPECT_EQ(Run({"enqueue", "q", "--file", file_}).exit_code(), 1);
   EXPECT_THAT(run_->err(), AllOf(StartsWith("postkeeper: enqueue into q: queue q is full (QUEUE_FULL)"),
@@ -241,7 +241,7 @@ TEST_F(ManyLines, SayHowFarTheyGot) {
 }
 
 // The same --request-id with the same input writes nothing more, frame by frame.
-TEST_F(ManyLines, AreRepeatedSafelyByRequestId) {
+TEST_F(CliManyLines, AreRepeatedSafelyByRequestId) {
   for (int i = 0; i < 2; ++i) {
     EXPECT_EQ(Run({"enqueue", "q", "--file", file_, "--request-id", "import-7"}).exit_code(), 0) << run_->err();
   }
@@ -250,7 +250,7 @@ TEST_F(ManyLines, AreRepeatedSafelyByRequestId) {
 }
 
 // A file that is not there is named; nothing was sent.
-TEST_F(CommandsTest, NamesAFileThatIsNotThere) {
+TEST_F(CliCommandsTest, NamesAFileThatIsNotThere) {
   server_.AddMessages("q", {});
   EXPECT_EQ(Run({"enqueue", "q", "--file", "/nowhere/x"}).exit_code(), 1);
   EXPECT_EQ(run_->err(),
@@ -258,13 +258,13 @@ TEST_F(CommandsTest, NamesAFileThatIsNotThere) {
 }
 
 // Publish takes the same inputs.
-TEST_F(CommandsTest, Publishes) {
+TEST_F(CliCommandsTest, Publishes) {
   EXPECT_EQ(Run({"publish", "news", "hello", "--output", "json"}).out(), "{\"message_id\":\"id-0\"}\n");
   server_.With([](FakeState& state) { EXPECT_EQ(state.topics["news"][0].body, "hello"); });
 }
 
 // Dequeue prints bodies as lines and leaves them leased; with --ack they are settled.
-TEST_F(CommandsTest, Dequeues) {
+TEST_F(CliCommandsTest, Dequeues) {
   server_.AddMessages("q", {"a", "b", "c"});
   EXPECT_EQ(Run({"dequeue", "q"}).out(), "a\n");
   server_.With(
@@ -275,14 +275,14 @@ TEST_F(CommandsTest, Dequeues) {
 }
 
 // An empty queue exits with 3 and prints nothing.
-TEST_F(CommandsTest, ExitsWithThreeForAnEmptyQueue) {
+TEST_F(CliCommandsTest, ExitsWithThreeForAnEmptyQueue) {
   server_.AddMessages("q", {});
   EXPECT_EQ(Run({"dequeue", "q", "--wait", "0s"}).exit_code(), 3);
   EXPECT_EQ(run_->out() + run_->err(), "");
 }
 
 // JSON has all of a delivery; a body that is no text comes as base64.
-TEST_F(CommandsTest, DequeuesAsJson) {
+TEST_F(CliCommandsTest, DequeuesAsJson) {
   server_.AddMessages("q", {"\"text\"\n", "\xFF\xFE"});
   EXPECT_EQ(Run({"dequeue", "q", "--max", "2", "--output", "json"}).out(),
             R"({"message_id":"id-0","lease_token":"token-0-1","attempt":1,"enqueue_time":"1970-01-01T00:00:00.000Z",)"
@@ -294,7 +294,7 @@ TEST_F(CommandsTest, DequeuesAsJson) {
 }
 
 // A lease token from dequeue settles from a later command; a second ack is told so and is no failure; a wrong token is.
-TEST_F(CommandsTest, AcksByToken) {
+TEST_F(CliCommandsTest, AcksByToken) {
   server_.AddMessages("q", {"a"});
   Run({"dequeue", "q"});
   EXPECT_EQ(Run({"ack", "q", "token-0-1"}).exit_code(), 0);
@@ -306,7 +306,7 @@ TEST_F(CommandsTest, AcksByToken) {
 }
 
 // A nack keeps its reason for the next attempt; a release does not count as one.
-TEST_F(CommandsTest, NacksByToken) {
+TEST_F(CliCommandsTest, NacksByToken) {
   server_.AddMessages("q", {"a"});
   Run({"dequeue", "q"});
   EXPECT_EQ(Run({"nack", "q", "token-0-1", "--reason", "no stock"}).exit_code(), 0);
@@ -317,7 +317,7 @@ TEST_F(CommandsTest, NacksByToken) {
 }
 
 // Extend sends its tokens, and says which lease is gone.
-TEST_F(CommandsTest, ExtendsByToken) {
+TEST_F(CliCommandsTest, ExtendsByToken) {
   server_.AddMessages("q", {"a"});
   Run({"dequeue", "q"});
   EXPECT_EQ(Run({"extend", "q", "token-0-1", "--lease", "5m"}).exit_code(), 0);
@@ -328,7 +328,7 @@ TEST_F(CommandsTest, ExtendsByToken) {
 }
 
 // Statistics, for people and for programs.
-TEST_F(CommandsTest, ShowsStats) {
+TEST_F(CliCommandsTest, ShowsStats) {
   server_.AddMessages("q", {"a", "b"});
   EXPECT_THAT(Run({"stats", "q"}).out(), AllOf(HasSubstr("ready:      2\n"), HasSubstr("oldest:     1m1s\n")));
   EXPECT_THAT(Run({"stats", "q", "--output", "json"}).out(),
@@ -336,7 +336,7 @@ TEST_F(CommandsTest, ShowsStats) {
 }
 
 // Health asks the standard health service, and tells an unknown service from an unhealthy one.
-TEST_F(CommandsTest, AsksForHealth) {
+TEST_F(CliCommandsTest, AsksForHealth) {
   EXPECT_EQ(Run({"health"}).exit_code(), 0);
   EXPECT_EQ(run_->out(), "SERVING\n");
   EXPECT_EQ(Run({"health", "--service", "postkeeper.v1.MessageService"}).exit_code(), 0);
@@ -345,7 +345,7 @@ TEST_F(CommandsTest, AsksForHealth) {
 }
 
 // The server says what it is and what it does not serve.
-TEST_F(CommandsTest, ShowsTheServer) {
+TEST_F(CliCommandsTest, ShowsTheServer) {
   EXPECT_THAT(Run({"server"}).out(),
               AllOf(HasSubstr("version:              9.8.7\n"), HasSubstr("postkeeper.v1.Message.priority\n")));
   EXPECT_EQ(Run({"server", "--output", "json"}).out(),

@@ -1,6 +1,7 @@
 // consume and subscribe, end to end against a server in memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -17,10 +18,10 @@ using ::testing::ElementsAre;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 
-class ConsumeTest : public ::testing::Test {
+class CliConsumeTest : public ::testing::Test {
  protected:
-  ConsumeTest() : gate_(::testing::TempDir() + "cli_gate_" + std::to_string(getpid())) { IgnoreBrokenPipes(); }
-  ~ConsumeTest() override { std::remove(gate_.c_str()); }
+  CliConsumeTest() : gate_(::testing::TempDir() + "cli_gate_" + std::to_string(getpid())) { IgnoreBrokenPipes(); }
+  ~CliConsumeTest() override { std::remove(gate_.c_str()); }
 
   CliRun& Start(std::vector<std::string> arguments) {
     run_ = std::make_unique<CliRun>(server_.address(), std::move(arguments));
@@ -45,7 +46,7 @@ class ConsumeTest : public ::testing::Test {
 };
 
 // Without a command bodies are printed and acked; --count takes exactly so many and gives the others back untouched.
-TEST_F(ConsumeTest, PrintsAndAcksACount) {
+TEST_F(CliConsumeTest, PrintsAndAcksACount) {
   server_.AddMessages("q", {"a", "b", "c", "d"});
   Start({"consume", "q", "--count", "3"}).Join();
   EXPECT_EQ(run_->exit_code(), 0) << run_->err();
@@ -58,7 +59,7 @@ TEST_F(ConsumeTest, PrintsAndAcksACount) {
 }
 
 // The command gets the body on stdin and all else in its environment; its exit code decides, and becomes the reason.
-TEST_F(ConsumeTest, RunsACommandForEachMessage) {
+TEST_F(CliConsumeTest, RunsACommandForEachMessage) {
   server_.AddMessages("q", {"good", "bad"});
   server_.With([](FakeState& state) { state.queues["q"][0].attributes = {{"lang-code", "de"}}; });
   const std::string command =
@@ -76,7 +77,7 @@ TEST_F(ConsumeTest, RunsACommandForEachMessage) {
 }
 
 // --until-empty works everything off, several at a time, retries included.
-TEST_F(ConsumeTest, WorksUntilEmpty) {
+TEST_F(CliConsumeTest, WorksUntilEmpty) {
   std::vector<std::string> bodies;
   for (int i = 0; i < 40; ++i) bodies.push_back(std::to_string(i));
   server_.AddMessages("q", bodies);
@@ -91,7 +92,7 @@ TEST_F(ConsumeTest, WorksUntilEmpty) {
 }
 
 // --idle-exit ends a consumer for which nothing comes.
-TEST_F(ConsumeTest, ExitsWhenIdle) {
+TEST_F(CliConsumeTest, ExitsWhenIdle) {
   server_.AddMessages("q", {"a"});
   Start({"consume", "q", "--idle-exit", "100ms"}).Join();
   EXPECT_EQ(run_->exit_code(), 0);
@@ -100,7 +101,7 @@ TEST_F(ConsumeTest, ExitsWhenIdle) {
 
 // The output is published before the ack, with the source message's id, and a second attempt publishes it no second
 // time.
-TEST_F(ConsumeTest, PublishesOutputOnce) {
+TEST_F(CliConsumeTest, PublishesOutputOnce) {
   server_.AddMessages("q", {"one two three"});
   const std::vector<std::string> arguments = {"consume",          "q",      "--exec",  "wc -w",
                                               "--publish-output", "counts", "--count", "1"};
@@ -123,7 +124,7 @@ TEST_F(ConsumeTest, PublishesOutputOnce) {
 
 // A server that is away when a command has ended is waited for: its output is published, and the message is acked, at
 // the first attempt.
-TEST_F(ConsumeTest, PublishesWhenTheServerIsBack) {
+TEST_F(CliConsumeTest, PublishesWhenTheServerIsBack) {
   server_.AddMessages("q", {"a"});
   Start({"consume", "q", "--exec", UntilGateOpens() + "; echo out", "--publish-output", "outputs", "--count", "1"});
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.queues.at("q")[0].is_leased; }));
@@ -140,7 +141,7 @@ TEST_F(ConsumeTest, PublishesWhenTheServerIsBack) {
 }
 
 // While a command runs for longer than the lease, the lease is extended, again and again.
-TEST_F(ConsumeTest, KeepsTheLeaseWhileACommandRuns) {
+TEST_F(CliConsumeTest, KeepsTheLeaseWhileACommandRuns) {
   server_.AddMessages("q", {"a"});
   server_.With([](FakeState& state) { state.lease_millis = 150; });
   Start({"consume", "q", "--exec", UntilGateOpens(), "--count", "1"});
@@ -151,7 +152,7 @@ TEST_F(ConsumeTest, KeepsTheLeaseWhileACommandRuns) {
 }
 
 // A message that was given to somebody else meanwhile is neither published nor acked by us.
-TEST_F(ConsumeTest, LeavesALostMessageAlone) {
+TEST_F(CliConsumeTest, LeavesALostMessageAlone) {
   server_.AddMessages("q", {"a"});
   server_.With([](FakeState& state) { state.lease_millis = 150; });
   Start({"consume", "q", "--exec", UntilGateOpens(), "--publish-output", "out", "--count", "1"});
@@ -168,9 +169,13 @@ TEST_F(ConsumeTest, LeavesALostMessageAlone) {
 }
 
 // SIGTERM: nothing new is begun, what is waiting goes back uncounted, what runs is finished and acked, exit 0.
-TEST_F(ConsumeTest, DrainsOnStop) {
+TEST_F(CliConsumeTest, DrainsOnStop) {
   server_.AddMessages("q", {"running", "waiting", "later"});
-  Start({"consume", "q", "--exec", UntilGateOpens()});
+  const std::string started = gate_ + "_started";
+  ASSERT_EQ(mkfifo(started.c_str(), 0600), 0);
+  Start({"consume", "q", "--exec", "echo > " + started + "; " + UntilGateOpens()});
+  std::ifstream(started).get();  // Returns when the command runs.
+  std::remove(started.c_str());
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.queues.at("q")[1].is_leased; }));
   run_->RequestStop();
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.released_tokens >= 1; }));
@@ -187,7 +192,7 @@ TEST_F(ConsumeTest, DrainsOnStop) {
 }
 
 // A stream that breaks before an ack is answered: the ack is sent again on the next stream, and consuming goes on.
-TEST_F(ConsumeTest, SettlesAgainAfterABrokenStream) {
+TEST_F(CliConsumeTest, SettlesAgainAfterABrokenStream) {
   server_.AddMessages("q", {"a", "b", "c"});
   server_.With([](FakeState& state) { state.breaks_consume_after_settles = 0; });
   Start({"consume", "q", "--until-empty"}).Join();
@@ -201,7 +206,7 @@ TEST_F(ConsumeTest, SettlesAgainAfterABrokenStream) {
 
 // The server goes away while a command runs and comes back: the command is not disturbed, its lease is extended on the
 // new stream, its ack counts, and new messages come.
-TEST_F(ConsumeTest, OutlastsARestartOfTheServer) {
+TEST_F(CliConsumeTest, OutlastsARestartOfTheServer) {
   server_.AddMessages("q", {"a"});
   Start({"consume", "q", "--exec", UntilGateOpens(), "--count", "2"});
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.queues.at("q")[0].is_leased; }));
@@ -219,7 +224,7 @@ TEST_F(ConsumeTest, OutlastsARestartOfTheServer) {
 }
 
 // A server that drains: what waits is released, a new stream is opened, nothing is lost or done twice.
-TEST_F(ConsumeTest, MovesOnWhenTheServerDrains) {
+TEST_F(CliConsumeTest, MovesOnWhenTheServerDrains) {
   server_.AddMessages("q", {"a", "b", "c"});
   Start({"consume", "q", "--exec", UntilGateOpens(), "--count", "3"});
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.queues.at("q")[1].is_leased; }));
@@ -235,7 +240,7 @@ TEST_F(ConsumeTest, MovesOnWhenTheServerDrains) {
 }
 
 // With the server gone and nothing to settle, a stop request is obeyed at once.
-TEST_F(ConsumeTest, StopsAtOnceWithNothingToSettle) {
+TEST_F(CliConsumeTest, StopsAtOnceWithNothingToSettle) {
   server_.AddMessages("q", {});
   Start({"consume", "q"});
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.consume_streams == 1; }));
@@ -245,7 +250,7 @@ TEST_F(ConsumeTest, StopsAtOnceWithNothingToSettle) {
 }
 
 // A subscriber prints what is there and what comes, each once, over a broken stream and a restart of the server.
-TEST_F(ConsumeTest, SubscribesWithoutGapOrRepeat) {
+TEST_F(CliConsumeTest, SubscribesWithoutGapOrRepeat) {
   server_.AddTopicMessages("t", {"a", "b", "c"});
   server_.With([](FakeState& state) { state.breaks_subscribe_after = 2; });
   Start({"subscribe", "t", "--from", "earliest", "--count", "5"});
@@ -258,7 +263,7 @@ TEST_F(ConsumeTest, SubscribesWithoutGapOrRepeat) {
 }
 
 // --until-caught-up ends at the tail; JSON carries what is needed to resume.
-TEST_F(ConsumeTest, SubscribesUntilCaughtUp) {
+TEST_F(CliConsumeTest, SubscribesUntilCaughtUp) {
   server_.AddTopicMessages("t", {"a", "b"});
   Start({"subscribe", "t", "--from", "earliest", "--until-caught-up", "--output", "json"}).Join();
   EXPECT_EQ(run_->exit_code(), 0);
@@ -270,7 +275,7 @@ TEST_F(ConsumeTest, SubscribesUntilCaughtUp) {
 }
 
 // A position whose messages are gone is an error that names the way out.
-TEST_F(ConsumeTest, TellsOfATrimmedPosition) {
+TEST_F(CliConsumeTest, TellsOfATrimmedPosition) {
   Start({"subscribe", "t", "--from", "position-00000000000000999"}).Join();
   EXPECT_EQ(run_->exit_code(), 1);
   EXPECT_EQ(run_->err(),
@@ -279,7 +284,7 @@ TEST_F(ConsumeTest, TellsOfATrimmedPosition) {
 }
 
 // A subscriber that is told to stop exits with 0.
-TEST_F(ConsumeTest, SubscribeStops) {
+TEST_F(CliConsumeTest, SubscribeStops) {
   Start({"subscribe", "t"});
   ASSERT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.subscribe_streams == 1; }));
   run_->RequestStop();

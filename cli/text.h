@@ -39,7 +39,7 @@ using WallTime = std::chrono::sys_time<std::chrono::nanoseconds>;
 
 // "30s", "1h30m", "1.5m", "250ms", "2d", "0"; never negative, at most ten years.
 absl::StatusOr<Duration> ParseDuration(std::string_view text);
-// "1h30m", "250ms", "1.5s"; at most three figures below the second.
+// "1h30m", "1.5s"; below one second in milliseconds: "250ms", "0.1ms".
 std::string FormatDuration(Duration duration);
 
 // "1000", "64KiB", "256MiB", "1GiB", also kB, MB, GB (powers of ten). Above 0.

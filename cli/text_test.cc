@@ -15,7 +15,7 @@ using std::chrono::seconds;
 using ::testing::HasSubstr;
 
 // What people write for a duration is what they get.
-TEST(TextTest, ParsesDurations) {
+TEST(CliTextTest, ParsesDurations) {
   EXPECT_EQ(*ParseDuration("30s"), seconds(30));
   EXPECT_EQ(*ParseDuration("1h30m"), minutes(90));
   EXPECT_EQ(*ParseDuration("250ms"), milliseconds(250));
@@ -27,7 +27,7 @@ TEST(TextTest, ParsesDurations) {
 }
 
 // What is no duration is refused, with the reason and an example.
-TEST(TextTest, RefusesWhatIsNoDuration) {
+TEST(CliTextTest, RefusesWhatIsNoDuration) {
   const auto message = [](const char* text) { return std::string(ParseDuration(text).status().message()); };
   EXPECT_THAT(message("30"), HasSubstr("it has no unit. Right would be 250ms"));
   EXPECT_THAT(message("-5s"), HasSubstr("it is negative"));
@@ -41,7 +41,7 @@ TEST(TextTest, RefusesWhatIsNoDuration) {
 }
 
 // Durations are shown in the units that people think in, and parse back to what they were.
-TEST(TextTest, FormatsDurations) {
+TEST(CliTextTest, FormatsDurations) {
   EXPECT_EQ(FormatDuration(seconds(30)), "30s");
   EXPECT_EQ(FormatDuration(minutes(90)), "1h30m");
   EXPECT_EQ(FormatDuration(hours(49)), "2d1h");
@@ -54,7 +54,7 @@ TEST(TextTest, FormatsDurations) {
 }
 
 // Sizes in powers of two and of ten; everything else is refused.
-TEST(TextTest, ParsesAndFormatsBytes) {
+TEST(CliTextTest, ParsesAndFormatsBytes) {
   EXPECT_EQ(*ParseBytes("1000"), 1000);
   EXPECT_EQ(*ParseBytes("64KiB"), 65536);
   EXPECT_EQ(*ParseBytes("1.5MiB"), 1572864);
@@ -67,7 +67,7 @@ TEST(TextTest, ParsesAndFormatsBytes) {
 }
 
 // Times are RFC 3339 in any zone, and shown in UTC.
-TEST(TextTest, ParsesAndFormatsTimes) {
+TEST(CliTextTest, ParsesAndFormatsTimes) {
   EXPECT_EQ(FormatTime(*ParseTime("2030-01-31T12:00:00.5+02:00")), "2030-01-31T10:00:00.500Z");
   for (const char* wrong :
        {"", "2030-01-31", "tomorrow", "infinite-future", "2030-13-01T00:00:00Z", "1969-01-01T00:00:00Z"}) {
@@ -76,7 +76,7 @@ TEST(TextTest, ParsesAndFormatsTimes) {
 }
 
 // Only well-formed UTF-8 passes: no overlong forms, surrogates, truncated or stray bytes.
-TEST(TextTest, KnowsUtf8) {
+TEST(CliTextTest, KnowsUtf8) {
   for (const char* right : {"", "abc", "\xC3\xA4", "\xE4\xBB\xBB", "\xF0\x9F\x93\xAE"}) EXPECT_TRUE(IsValidUtf8(right));
   for (const char* wrong : {"\x80", "\xC3", "\xC0\xAF", "\xE0\x80\xAF", "\xED\xA0\x80", "\xF4\x90\x80\x80",
                             "\xF8\x88\x80\x80\x80", "a\xFF"}) {
@@ -85,7 +85,7 @@ TEST(TextTest, KnowsUtf8) {
 }
 
 // JSON stays valid whatever the bytes are: quotes, control characters, zero bytes, bytes that are no UTF-8.
-TEST(TextTest, QuotesHostileBytesForJson) {
+TEST(CliTextTest, QuotesHostileBytesForJson) {
   EXPECT_EQ(JsonQuote("a\"b\\c\n\t\r"), R"("a\"b\\c\n\t\r")");
   EXPECT_EQ(JsonQuote(std::string("\0\x1b\x7f", 3)), R"("\u0000\u001b\u007f")");
   EXPECT_EQ(JsonQuote("\xFFx\xC3"), R"("\ufffdx\ufffd")");
@@ -93,7 +93,7 @@ TEST(TextTest, QuotesHostileBytesForJson) {
 }
 
 // A message cannot command the terminal of the person who looks at it.
-TEST(TextTest, ShowsControlCharactersInsteadOfSendingThem) {
+TEST(CliTextTest, ShowsControlCharactersInsteadOfSendingThem) {
   EXPECT_EQ(ForTerminal("\x1b]0;owned\x07", false), "\\x1b]0;owned\\x07");
   EXPECT_EQ(ForTerminal("a\nb\tc\r", true), "a\nb\tc\\x0d");
   EXPECT_EQ(ForTerminal("a\nb", false), "a\\x0ab");
@@ -104,7 +104,7 @@ TEST(TextTest, ShowsControlCharactersInsteadOfSendingThem) {
 }
 
 // Any attribute name becomes a variable that a shell can read.
-TEST(TextTest, NamesAttributeVariables) {
+TEST(CliTextTest, NamesAttributeVariables) {
   EXPECT_EQ(AttributeVariable("lang"), "POSTKEEPER_ATTRIBUTE_LANG");
   EXPECT_EQ(AttributeVariable("source-message-id"), "POSTKEEPER_ATTRIBUTE_SOURCE_MESSAGE_ID");
   EXPECT_EQ(AttributeVariable("a=b\n\xC3\xA4"), "POSTKEEPER_ATTRIBUTE_A_B___");
@@ -112,7 +112,7 @@ TEST(TextTest, NamesAttributeVariables) {
 
 // The same output of the same message is published under the same id, of another message or source under another, and
 // always within the service's 64 bytes.
-TEST(TextTest, NamesOutputsBySourceAndMessage) {
+TEST(CliTextTest, NamesOutputsBySourceAndMessage) {
   EXPECT_EQ(OutputRequestId("lines", "m1"), OutputRequestId("lines", "m1"));
   EXPECT_NE(OutputRequestId("lines", "m1"), OutputRequestId("lines", "m2"));
   EXPECT_NE(OutputRequestId("lines", "m1"), OutputRequestId("other", "m1"));
@@ -124,7 +124,7 @@ TEST(TextTest, NamesOutputsBySourceAndMessage) {
 }
 
 // An object has its members in the order given, bodies as text or as base64, never both.
-TEST(OutputTest, BuildsJson) {
+TEST(CliOutputTest, BuildsJson) {
   JsonObject inner;
   inner.Add("k", "v");
   JsonObject object;
@@ -137,7 +137,7 @@ TEST(OutputTest, BuildsJson) {
 }
 
 // Columns are aligned by characters, and nothing trails.
-TEST(OutputTest, AlignsTables) {
+TEST(CliOutputTest, AlignsTables) {
   std::ostringstream stream;
   Output out(stream, OutputFormat::kHuman, false);
   out.Table({{"QUEUE", "LEASE"},
@@ -151,7 +151,7 @@ TEST(OutputTest, AlignsTables) {
 }
 
 // A body is printed byte for byte with one line end, but not sent raw to a terminal.
-TEST(OutputTest, PrintsBodies) {
+TEST(CliOutputTest, PrintsBodies) {
   std::ostringstream piped;
   Output to_pipe(piped, OutputFormat::kHuman, false);
   to_pipe.Body("a\x1b");
@@ -165,7 +165,7 @@ TEST(OutputTest, PrintsBodies) {
 }
 
 // A stream that takes no more is noticed, so that nothing is acked that nobody read.
-TEST(OutputTest, NoticesAFailedWrite) {
+TEST(CliOutputTest, NoticesAFailedWrite) {
   std::ostringstream stream;
   Output out(stream, OutputFormat::kHuman, false);
   out.Line("x");

@@ -135,7 +135,8 @@ TEST_F(DataDirectoryTest, ReplaceFileReplaces) {
   std::ifstream in(base_ + "/f");
   std::string text((std::istreambuf_iterator<char>(in)), {});
   EXPECT_EQ(text, "short");
-  EXPECT_THAT(std::string(ReplaceFile(base_ + "/none/f", "x").message()), HasSubstr("cannot write " + base_ + "/none/f.new"));
+  EXPECT_THAT(std::string(ReplaceFile(base_ + "/none/f", "x").message()),
+              HasSubstr("cannot write " + base_ + "/none/f.new"));
 }
 
 }  // namespace

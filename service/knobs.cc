@@ -184,8 +184,9 @@ bool IsAddress(std::string_view text, int port_min) {
   if (host.starts_with('[')) {
     if (!host.ends_with(']') || host.size() < 4) return false;
     host = host.substr(1, host.size() - 2);
-    const bool is_v6 = host.find(':') != std::string_view::npos &&
-        std::all_of(host.begin(), host.end(), [](char c) { return absl::ascii_isxdigit(c) || c == ':' || c == '.'; });
+    const bool is_v6 = host.find(':') != std::string_view::npos && std::all_of(host.begin(), host.end(), [](char c) {
+                         return absl::ascii_isxdigit(c) || c == ':' || c == '.';
+                       });
     if (!is_v6) return false;
   } else if (!IsHostName(host)) {
     return false;

@@ -250,7 +250,7 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
   }
   appending_messages_ += messages;
   appending_bytes_ += bytes;
-  auto answered = [self = shared_from_this(), id, messages, bytes, is_first = true,
+  auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     const Instant then = self->context_.environment.Now();
     if (is_first) {
@@ -261,7 +261,7 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
     if (outcome.ok()) {
       self->metrics_->Enqueued(messages, bytes);
       self->enqueued_.Add(messages, then);
-      if (!self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
+      if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
     if (!id.empty()) self->request_ids_.Finish(id, outcome, then);
     if (std::exchange(is_first, false)) done(std::move(outcome));

@@ -18,8 +18,8 @@ namespace postkeeper {
 // fate of the first. An id whose messages were not written is forgotten, so that the repeat writes them. One whose
 // outcome is not known stays, and its repeats are told OUTCOME_UNKNOWN until the appender knows.
 //
-// Bounded by time and number: an id is kept for `window` after its first answer; past `ids_max` ids that are still in their
-// window a new one is refused, since forgetting one early would let its repeat write twice. Not thread-safe.
+// Bounded by time and number: an id is kept for `window` after its first answer; past `ids_max` ids that are still in
+// their window a new one is refused, since forgetting one early would let its repeat write twice. Not thread-safe.
 class RequestIds {
  public:
   using Done = LogAppender::Done;
@@ -32,7 +32,8 @@ class RequestIds {
     kFull,   // no room; `done` was not taken
   };
   Entered Enter(const std::string& request_id, Instant now, Done& done);
-  // What the appender says: OUTCOME_UNKNOWN for the time being, or the fate of the messages. Answers the waiting repeats.
+  // What the appender says: OUTCOME_UNKNOWN for the time being, or the fate of the messages. Answers the waiting
+  // repeats.
   void Finish(const std::string& request_id, const absl::StatusOr<Appended>& outcome, Instant now);
 
   std::size_t size() const { return ids_.size(); }

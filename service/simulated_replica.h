@@ -128,7 +128,7 @@ std::shared_ptr<Pending<T>> StartOn(std::shared_ptr<Engine> engine, Task<T> task
     outcome->result.emplace(co_await std::move(inner));
     (void)keep;
   };
-  Spawn(engine->strand(), run(std::move(engine), std::move(task), pending));
+  Spawn(engine->strand(), run(engine, std::move(task), pending));
   return pending;
 }
 

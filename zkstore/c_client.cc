@@ -45,7 +45,8 @@ WatchType WatchTypeOf(int type) {
 
 bool IsHostAndPort(std::string_view server) {
   std::size_t colon = server.rfind(':');
-  if (colon == server.npos || colon == 0) return false;
+  if (colon == server.npos || colon == 0 || server.find('[') != server.npos) return false;
+  if (server.substr(colon + 1).starts_with('0')) return false;  // the C client would read it as octal
   const char* end = server.data() + server.size();
   int port = 0;
   auto [rest, error] = std::from_chars(server.data() + colon + 1, end, port);

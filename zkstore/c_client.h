@@ -15,7 +15,8 @@ namespace postkeeper::zk {
 enum class LogLevel { kError = 1, kWarning = 2, kInfo = 3, kDebug = 4 };
 
 struct CClientOptions {
-  // "host:port,host:port/chroot"; the chroot is optional, and must exist. See CheckHosts.
+  // "host:port,host:port/chroot"; the chroot is optional, and must exist. An IPv6 address has no brackets
+  // ("::1:2181"). See CheckHosts.
   std::string hosts;
   // Asked for; the server answers with one within its own bounds (SessionEvent::timeout).
   Duration session_timeout = std::chrono::seconds(10);

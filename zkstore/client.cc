@@ -8,26 +8,46 @@ namespace postkeeper::zk {
 
 std::string_view CodeName(Code code) {
   switch (code) {
-    case Code::kOk: return "OK";
-    case Code::kNoNode: return "NO_NODE";
-    case Code::kNodeExists: return "NODE_EXISTS";
-    case Code::kBadVersion: return "BAD_VERSION";
-    case Code::kNotEmpty: return "NOT_EMPTY";
-    case Code::kNoChildrenForEphemerals: return "NO_CHILDREN_FOR_EPHEMERALS";
-    case Code::kBadArguments: return "BAD_ARGUMENTS";
-    case Code::kNoAuth: return "NO_AUTH";
-    case Code::kInvalidAcl: return "INVALID_ACL";
-    case Code::kRuntimeInconsistency: return "RUNTIME_INCONSISTENCY";
-    case Code::kRolledBack: return "ROLLED_BACK";
-    case Code::kThrottled: return "THROTTLED";
-    case Code::kSessionMoved: return "SESSION_MOVED";
-    case Code::kTooLarge: return "TOO_LARGE";
-    case Code::kNotConnected: return "NOT_CONNECTED";
-    case Code::kOtherDefinite: return "OTHER";
-    case Code::kConnectionLoss: return "CONNECTION_LOSS";
-    case Code::kTimeout: return "TIMEOUT";
-    case Code::kSessionExpired: return "SESSION_EXPIRED";
-    case Code::kClosed: return "CLOSED";
+    case Code::kOk:
+      return "OK";
+    case Code::kNoNode:
+      return "NO_NODE";
+    case Code::kNodeExists:
+      return "NODE_EXISTS";
+    case Code::kBadVersion:
+      return "BAD_VERSION";
+    case Code::kNotEmpty:
+      return "NOT_EMPTY";
+    case Code::kNoChildrenForEphemerals:
+      return "NO_CHILDREN_FOR_EPHEMERALS";
+    case Code::kBadArguments:
+      return "BAD_ARGUMENTS";
+    case Code::kNoAuth:
+      return "NO_AUTH";
+    case Code::kInvalidAcl:
+      return "INVALID_ACL";
+    case Code::kRuntimeInconsistency:
+      return "RUNTIME_INCONSISTENCY";
+    case Code::kRolledBack:
+      return "ROLLED_BACK";
+    case Code::kThrottled:
+      return "THROTTLED";
+    case Code::kSessionMoved:
+      return "SESSION_MOVED";
+    case Code::kTooLarge:
+      return "TOO_LARGE";
+    case Code::kNotConnected:
+      return "NOT_CONNECTED";
+    case Code::kOtherDefinite:
+      return "OTHER";
+    case Code::kConnectionLoss:
+      return "CONNECTION_LOSS";
+    case Code::kTimeout:
+      return "TIMEOUT";
+    case Code::kSessionExpired:
+      return "SESSION_EXPIRED";
+    case Code::kClosed:
+      return "CLOSED";
   }
   return "UNKNOWN";
 }
@@ -74,12 +94,11 @@ Task<Response> Client::Call(Request request) {
   return asio::async_initiate<const asio::use_awaitable_t<>, void(Response)>(
       [this](auto handler, Request submitted) {
         auto executor = asio::get_associated_executor(handler);
-        Submit(std::move(submitted),
-               [executor, handler = std::move(handler)](Response response) mutable {
-                 asio::post(executor, [handler = std::move(handler), response = std::move(response)]() mutable {
-                   std::move(handler)(std::move(response));
-                 });
-               });
+        Submit(std::move(submitted), [executor, handler = std::move(handler)](Response response) mutable {
+          asio::post(executor, [handler = std::move(handler), response = std::move(response)]() mutable {
+            std::move(handler)(std::move(response));
+          });
+        });
       },
       asio::use_awaitable, std::move(request));
 }
@@ -112,8 +131,6 @@ Task<Response> Client::Multi(std::vector<Op> ops, Priority priority) {
   return Call({.kind = Request::Kind::kMulti, .ops = std::move(ops), .priority = priority});
 }
 
-Task<Response> Client::Sync(std::string path) {
-  return Call({.kind = Request::Kind::kSync, .path = std::move(path)});
-}
+Task<Response> Client::Sync(std::string path) { return Call({.kind = Request::Kind::kSync, .path = std::move(path)}); }
 
 }  // namespace postkeeper::zk

@@ -116,11 +116,11 @@ struct Request {
   enum class Kind { kCreate, kGet, kSet, kDelete, kExists, kChildren, kMulti, kSync };
   Kind kind = Kind::kGet;
   std::string path;
-  std::string data;                       // kCreate, kSet
-  std::int32_t version = kAnyVersion;     // kSet, kDelete
+  std::string data;                    // kCreate, kSet
+  std::int32_t version = kAnyVersion;  // kSet, kDelete
   CreateMode mode = CreateMode::kPersistent;
-  std::vector<Op> ops;                    // kMulti
-  Watcher watcher;                        // kGet, kExists, kChildren; empty = no watch
+  std::vector<Op> ops;  // kMulti
+  Watcher watcher;      // kGet, kExists, kChildren; empty = no watch
   Priority priority = Priority::kNormal;
   Duration timeout = kRequestTimeout;
 };

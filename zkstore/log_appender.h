@@ -96,8 +96,8 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
     Done done;
     std::uint32_t first_index;
     std::uint32_t count;
-    bool wants_fate;         // had a request_id
-    bool was_told = false;   // OUTCOME_UNKNOWN, for the time being
+    bool wants_fate;        // had a request_id
+    bool was_told = false;  // OUTCOME_UNKNOWN, for the time being
   };
   struct Forming {
     BatchBuilder builder;

@@ -32,7 +32,6 @@ void Spawn(asio::any_io_executor executor, Task<T> task) {
   });
 }
 
-
 }  // namespace postkeeper
 
 #endif  // POSTKEEPER_ZKSTORE_TASK_H_

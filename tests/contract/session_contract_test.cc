@@ -59,6 +59,15 @@ TEST_P(SessionContract, CloseRemovesEphemerals) {
   EXPECT_THAT(peer_.notes(), ElementsAre("goes: DELETED " + At("goes")));
 }
 
+// Close ends the session, and with it every watch: watchers are told so, and observers that the client is closed.
+TEST_P(SessionContract, CloseTellsWatchersAndObservers) {
+  other_.Get(root_, other_.Noting("watch"));
+  other_.client().Close(std::chrono::seconds(10));
+  ASSERT_TRUE(other_.WaitForSession(SessionState::kClosed));
+  EXPECT_THAT(other_.notes(), ElementsAre("watch: LOST " + root_));
+  EXPECT_EQ(other_.client().watched_path_bytes(), 0u);
+}
+
 // After Close every call ends with kClosed.
 TEST_P(SessionContract, ClosedClientsRefuse) {
   other_.client().Close(std::chrono::seconds(10));
