@@ -20,6 +20,9 @@
 namespace postkeeper::bench {
 namespace {
 
+// Before the first round.
+constexpr Window kWarmUp{.warm_up = std::chrono::seconds(0), .time = std::chrono::seconds(4), .count_max = 1'000'000};
+
 class Rounds {
  public:
   explicit Rounds(const RoundsOptions& options) : options_(options), processes_(options.processes) {
@@ -38,6 +41,7 @@ class Rounds {
       if (!echo.ok()) return echo.status();
       echo_ = *std::move(echo);
     }
+    if (absl::Status status = WarmUp(); !status.ok()) return status;
     for (round_ = 1; round_ <= options_.rounds; ++round_) {
       if (absl::Status status = RunOnce(); !status.ok()) return status;
     }
@@ -49,6 +53,19 @@ class Rounds {
 
   bool has_ceilings() const { return !options_.zookeeper.empty(); }
   bool IsWanted(const char* workload) const { return options_.workloads.contains(workload); }
+
+  // A Java that has just been started compiles what it runs most, on the same cores, and is slow until then.
+  absl::Status WarmUp() {
+    if (!has_ceilings()) return absl::OkStatus();
+    const auto log = ScratchLog::Make(options_.address, ScratchLog::Kind::kQueue);
+    if (!log.ok()) return log.status();
+    Tell("warm-up");
+    const auto calls =
+        MakeUnaryLoad(options_.address, (*log)->name(), options_.unary_in_flight, options_.shape.append.body_bytes);
+    if (absl::Status status = Measure(*calls, kWarmUp, {}).status(); !status.ok()) return status;
+    const auto frames = MakeEnqueueLoad(options_.address, (*log)->name(), options_.shape.append);
+    return Measure(*frames, kWarmUp, {}).status();
+  }
 
   absl::Status RunOnce() {
     struct Step {
@@ -178,7 +195,7 @@ class Rounds {
   Processes processes_;
   std::unique_ptr<ZookeeperBench> zookeeper_;
   std::unique_ptr<EchoProcess> echo_;
-  int round_ = 0;
+  int round_ = 0;  // 0 = the warm-up
   Results results_;
 };
 

@@ -53,7 +53,7 @@ class Dispatcher::Impl {
   Outcome CanSettle(Position position, std::uint32_t number, Instant now);
   Outcome Nack(Position position, std::uint32_t number, std::optional<Duration> delay, std::string_view reason,
                Instant now, Instant* due);
-  Outcome Release(Position position, std::uint32_t number, Instant now);
+  Outcome Release(Position position, std::uint32_t number, Instant now, Duration delay, std::string_view reason);
   Outcome Extend(Position position, std::uint32_t number, Duration lease, Instant now);
   Outcome Adopt(Position position, std::uint32_t number, Duration lease, std::uint64_t holder, Instant now);
   std::vector<Position> Purge(bool leased_too, Instant now);
@@ -87,10 +87,11 @@ class Dispatcher::Impl {
   void Withdraw(Reference reference);
   void MakeReady(Reference reference);
   void MakeDelayed(Reference reference, Instant due);
+  void MakeReadyAt(Reference reference, Instant ready_at);
   void MakeLeased(Reference reference, Instant deadline, std::uint64_t holder);
 
   void Lapse(Reference reference);
-  void GiveBack(Reference reference);
+  void GiveBack(Reference reference, Duration delay);
   void SetReason(Reference reference, Reason reason, std::string_view text);
   Index::iterator Remove(Index::iterator at);
 
@@ -159,6 +160,17 @@ void Dispatcher::Impl::MakeDelayed(Reference reference, Instant due) {
   ++counts_.delayed;
 }
 
+// From whatever state it is in.
+void Dispatcher::Impl::MakeReadyAt(Reference reference, Instant ready_at) {
+  Withdraw(reference);
+  if (ready_at > now_) {
+    MakeDelayed(reference, ready_at);
+  } else {
+    MakeReady(reference);
+  }
+  entries_[reference].time = ready_at;
+}
+
 void Dispatcher::Impl::MakeLeased(Reference reference, Instant deadline, std::uint64_t holder) {
   Entry& entry = entries_[reference];
   entry.state = State::kLeased;
@@ -179,12 +191,10 @@ void Dispatcher::Impl::Lapse(Reference reference) {
   }
 }
 
-// The latest giving-out does not count, and the message is ready.
-void Dispatcher::Impl::GiveBack(Reference reference) {
+// The latest giving-out does not count, and the message is ready after `delay`.
+void Dispatcher::Impl::GiveBack(Reference reference, Duration delay) {
   Entry& entry = entries_[reference];
-  Withdraw(reference);
-  MakeReady(reference);
-  entry.time = now_;
+  MakeReadyAt(reference, Later(now_, delay));
   entry.attempts = std::max(0, entry.attempts - 1);
   entry.is_given_up = true;
 }
@@ -331,14 +341,7 @@ Dispatcher::Outcome Dispatcher::Impl::Nack(Position position, std::uint32_t numb
   const Reference reference = found->second;
   Entry& entry = entries_[reference];
   if (!entry.is_given_up) {
-    const Instant ready_at = Later(now_, delay.has_value() ? *delay : options_.backoff.After(entry.attempts));
-    Withdraw(reference);
-    if (ready_at > now_) {
-      MakeDelayed(reference, ready_at);
-    } else {
-      MakeReady(reference);
-    }
-    entry.time = ready_at;
+    MakeReadyAt(reference, Later(now_, delay.has_value() ? *delay : options_.backoff.After(entry.attempts)));
     entry.is_given_up = true;
     SetReason(reference, Reason::kText, reason);
   }
@@ -346,11 +349,14 @@ Dispatcher::Outcome Dispatcher::Impl::Nack(Position position, std::uint32_t numb
   return Outcome::kOk;
 }
 
-Dispatcher::Outcome Dispatcher::Impl::Release(Position position, std::uint32_t number, Instant now) {
+Dispatcher::Outcome Dispatcher::Impl::Release(Position position, std::uint32_t number, Instant now, Duration delay,
+                                              std::string_view reason) {
   Advance(now);
   Index::iterator found;
   if (const Outcome outcome = Find(position, number, &found); outcome != Outcome::kOk) return outcome;
-  if (!entries_[found->second].is_given_up) GiveBack(found->second);
+  if (entries_[found->second].is_given_up) return Outcome::kOk;
+  GiveBack(found->second, delay);
+  if (!reason.empty()) SetReason(found->second, Reason::kText, reason);
   return Outcome::kOk;
 }
 
@@ -427,7 +433,7 @@ std::vector<Dispatcher::Grant> Dispatcher::Impl::Leases(std::int64_t leases_max)
 int Dispatcher::Impl::ReleaseAll(std::uint64_t holder, Instant now) {
   Advance(now);
   const std::vector<Reference> leases = LeaseReferencesOf(holder);
-  for (const Reference reference : leases) GiveBack(reference);
+  for (const Reference reference : leases) GiveBack(reference, Duration::zero());
   return static_cast<int>(leases.size());
 }
 
@@ -484,14 +490,17 @@ Dispatcher::Outcome Dispatcher::Nack(Position position, std::uint32_t number, st
                                      std::string_view reason, Instant now, Instant* due) {
   return impl_->Nack(position, number, delay, reason, now, due);
 }
-Dispatcher::Outcome Dispatcher::Release(Position position, std::uint32_t number, Instant now) {
-  return impl_->Release(position, number, now);
+Dispatcher::Outcome Dispatcher::Release(Position position, std::uint32_t number, Instant now, Duration delay,
+                                        std::string_view reason) {
+  return impl_->Release(position, number, now, delay, reason);
 }
 Dispatcher::Outcome Dispatcher::Extend(Position position, std::uint32_t number, Duration lease, Instant now) {
   return impl_->Extend(position, number, lease, now);
 }
 std::vector<Position> Dispatcher::Purge(bool leased_too, Instant now) { return impl_->Purge(leased_too, now); }
-void Dispatcher::TakeBack(const Grant& grant, Instant now) { impl_->Release(grant.position, grant.number, now); }
+void Dispatcher::TakeBack(const Grant& grant, Instant now) {
+  impl_->Release(grant.position, grant.number, now, Duration::zero(), {});
+}
 Dispatcher::Outcome Dispatcher::Adopt(Position position, std::uint32_t number, Duration lease, std::uint64_t holder,
                                       Instant now) {
   return impl_->Adopt(position, number, lease, holder, now);

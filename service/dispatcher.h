@@ -44,8 +44,8 @@ struct Backoff {
 // still do depends on what has become of its lease, as long as the message has not been given out again:
 //
 //   its lease      Settle   Nack                       Release                   Extend
-//   live           gone     delayed or ready; counts   ready; does not count     deadline moves
-//   lapsed         gone     delayed or ready; counts   ready; does not count     live again, same holder
+//   live           gone     delayed or ready; counts   the same; does not count  deadline moves
+//   lapsed         gone     delayed or ready; counts   the same; does not count  live again, same holder
 //   nacked or      gone     kOk, nothing changes       kOk, nothing changes      kStaleLease
 //   released                (the first due time)       (never uncounted twice)
 //
@@ -145,8 +145,10 @@ class Dispatcher {
   // if empty; the caller bounds its length. Returns the due time through `due` (if not null) when the outcome is kOk.
   Outcome Nack(Position position, std::uint32_t number, std::optional<Duration> delay, std::string_view reason,
                Instant now, Instant* due = nullptr);
-  // Not tried: ready at once, the attempt does not count. The delivery number does.
-  Outcome Release(Position position, std::uint32_t number, Instant now);
+  // Not tried: ready again after `delay`; the attempt does not count. The delivery number does. A `reason` is kept in
+  // place of an earlier one unless it is empty; the caller bounds its length.
+  Outcome Release(Position position, std::uint32_t number, Instant now, Duration delay = Duration::zero(),
+                  std::string_view reason = {});
   // The deadline becomes now + lease, or nothing changes if that is more than lease_max after the delivery.
   Outcome Extend(Position position, std::uint32_t number, Duration lease, Instant now);
 

@@ -114,13 +114,15 @@ class Model {
     return outcome;
   }
 
-  Outcome Release(Position position, std::uint32_t number, Instant now) {
+  Outcome Release(Position position, std::uint32_t number, Instant now, Duration delay = Duration::zero(),
+                  const std::string& reason = "") {
     const Outcome outcome = CanSettle(position, number, now);
     if (outcome != Outcome::kOk) return outcome;
     Record& record = records_[position];
     if (record.lease == Lease::kGivenUp) return outcome;
     record.lease = Lease::kGivenUp;
-    record.ready_at = now_;
+    record.ready_at = now_ + std::max(delay, Duration::zero());
+    if (!reason.empty()) record.reason = reason;
     if (record.attempts > 0) --record.attempts;
     return outcome;
   }
@@ -390,7 +392,7 @@ class Script {
     if (dice < 57) return NameOne("settle");
     if (dice < 60) return NameOne("can-settle");
     if (dice < 72) return Nack();
-    if (dice < 78) return NameOne("release");
+    if (dice < 78) return Release();
     if (dice < 86) return Extend();
     if (dice < 89) return Adopt();
     if (dice < 95) return OfHolder();
@@ -442,10 +444,16 @@ class Script {
     if (verb == "settle") {
       return {what, Text(dispatcher_.Settle(position, number, now_)), Text(model_.Settle(position, number, now_))};
     }
-    if (verb == "release") {
-      return {what, Text(dispatcher_.Release(position, number, now_)), Text(model_.Release(position, number, now_))};
-    }
     return {what, Text(dispatcher_.CanSettle(position, number, now_)), Text(model_.CanSettle(position, number, now_))};
+  }
+
+  Done Release() {
+    const auto [position, number] = RandomName();
+    const Duration delay = Below(2) == 0 ? Duration::zero() : seconds(-1) + Seconds(12);
+    const std::string reason = Below(2) == 0 ? "" : absl::StrCat("reason ", Below(1000));
+    return {absl::StrCat("release ", position.DebugString(), "#", number),
+            Text(dispatcher_.Release(position, number, now_, delay, reason)),
+            Text(model_.Release(position, number, now_, delay, reason))};
   }
 
   Done Nack() {

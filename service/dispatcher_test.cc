@@ -334,6 +334,23 @@ TEST_F(DispatcherTest, ReleaseDoesNotCount) {
   EXPECT_EQ(Take(1, kStart).at(0).attempt, 2) << "only the released giving-out does not count";
 }
 
+// A release may ask for a delay: the attempt does not count then either. A reason is kept, none leaves the earlier one.
+TEST_F(DispatcherTest, ReleaseWithDelayDoesNotCount) {
+  Add(1);
+  Take(1, kStart);
+  EXPECT_EQ(dispatcher_.Release(At(1), 1, kStart, seconds(5), "moving"), Outcome::kOk);
+  EXPECT_EQ(dispatcher_.counts().delayed, 1);
+  EXPECT_EQ(dispatcher_.NotesOf(At(1))->attempts, 0);
+  EXPECT_EQ(dispatcher_.NotesOf(At(1))->due, Second(5));
+  EXPECT_EQ(dispatcher_.Release(At(1), 1, Second(1)), Outcome::kOk) << "a repeat changes nothing";
+  EXPECT_THAT(Take(1, Second(4)), IsEmpty());
+  std::vector<Grant> grants = Take(1, Second(5));
+  EXPECT_EQ(grants.at(0).attempt, 1);
+  EXPECT_EQ(grants.at(0).last_reason, "moving");
+  dispatcher_.Release(At(1), 2, Second(5));
+  EXPECT_EQ(Take(1, Second(5)).at(0).last_reason, "moving");
+}
+
 // Of a released message, Extend is refused, and a Nack changes nothing and says since when it is ready.
 TEST_F(DispatcherTest, WhatAReleasedLeaseMayStillDo) {
   Add(1);

@@ -148,8 +148,9 @@ void QueueEngine::SettleNacks(const CheckedNacks& nacks, Settling& settling) {
     const std::optional<LeaseToken> token = Admit(text, settling);
     if (!token) continue;
     const Dispatcher::Outcome outcome =
-        releases && !nacks.delay ? dispatcher_->Release(token->position, token->number, now)
-                                 : dispatcher_->Nack(token->position, token->number, nacks.delay, nacks.reason, now);
+        releases ? dispatcher_->Release(token->position, token->number, now, nacks.delay.value_or(Duration::zero()),
+                                        nacks.reason)
+                 : dispatcher_->Nack(token->position, token->number, nacks.delay, nacks.reason, now);
     Fail(settling, text, outcome);
     if (outcome != Dispatcher::Outcome::kOk) continue;
     ReturnCredit(token->position, token->number);

@@ -52,7 +52,7 @@ class SimulatedReplica {
                  .metrics = *metrics_,
                  .append = options.append,
                  .limits = options.limits},
-        broker_(context_, {.version = "test", .dead_predecessor = options.dead_predecessor}) {
+        broker_(std::make_unique<Broker>(context_, Broker::Options{.version = "test", .dead_predecessor = options.dead_predecessor})) {
     environment_.RunUntil([this] { return client_.session().state == zk::SessionState::kConnected; },
                           std::chrono::seconds(30));
   }
@@ -61,14 +61,15 @@ class SimulatedReplica {
   ~SimulatedReplica() {
     if (!is_stopped_) Stop(std::chrono::seconds(0));
     environment_.AdvanceBy(std::chrono::seconds(90));
+    broker_.reset();
     for (const auto& queue : queues_) EXPECT_TRUE(queue.expired()) << "a queue's engine goes on after its end";
     for (const auto& topic : topics_) EXPECT_TRUE(topic.expired()) << "a topic's engine goes on after its end";
   }
 
-  absl::Status Start() { return environment_.RunTask(broker_.Start()); }
+  absl::Status Start() { return environment_.RunTask(broker_->Start()); }
   void Stop(Duration timeout = std::chrono::seconds(10)) {
     is_stopped_ = true;
-    environment_.RunTask(broker_.Stop(timeout));
+    environment_.RunTask(broker_->Stop(timeout));
     client_.Close(std::chrono::seconds(1));
   }
   // As after kill -9: nothing of this process reaches ZooKeeper any more.
@@ -82,26 +83,26 @@ class SimulatedReplica {
   // Creates it if it is not there.
   std::shared_ptr<QueueEngine> Queue(std::string id, QueueSettings settings = {}) {
     const Name name = QueueName(std::move(id));
-    if (broker_.FindQueue(name) == nullptr) {
-      EXPECT_TRUE(environment_.RunTask(broker_.Create(name, settings)).ok());
+    if (broker_->FindQueue(name) == nullptr) {
+      EXPECT_TRUE(environment_.RunTask(broker_->Create(name, settings)).ok());
     }
-    std::shared_ptr<QueueEngine> engine = broker_.FindQueue(name);
+    std::shared_ptr<QueueEngine> engine = broker_->FindQueue(name);
     queues_.push_back(engine);
     return engine;
   }
   std::shared_ptr<TopicEngine> Topic(std::string id, TopicSettings settings = {}) {
     const Name name = TopicName(std::move(id));
-    if (broker_.FindTopic(name) == nullptr) {
-      EXPECT_TRUE(environment_.RunTask(broker_.Create(name, settings)).ok());
+    if (broker_->FindTopic(name) == nullptr) {
+      EXPECT_TRUE(environment_.RunTask(broker_->Create(name, settings)).ok());
     }
-    std::shared_ptr<TopicEngine> engine = broker_.FindTopic(name);
+    std::shared_ptr<TopicEngine> engine = broker_->FindTopic(name);
     topics_.push_back(engine);
     return engine;
   }
 
   zk::SimulatedClient& client() { return client_; }
   Catalog& catalog() { return catalog_; }
-  Broker& broker() { return broker_; }
+  Broker& broker() { return *broker_; }
   EngineContext& context() { return context_; }
   const Layout& layout() const { return layout_; }
   const ProcessId& process() const { return context_.process; }
@@ -114,7 +115,7 @@ class SimulatedReplica {
   BatchCache cache_;
   std::unique_ptr<Metrics> metrics_;
   EngineContext context_;
-  Broker broker_;
+  std::unique_ptr<Broker> broker_;
   bool is_stopped_ = false;
   std::vector<std::weak_ptr<QueueEngine>> queues_;
   std::vector<std::weak_ptr<TopicEngine>> topics_;

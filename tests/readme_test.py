@@ -31,7 +31,7 @@ FRONT_DOOR = ("./dev test", "./dev demo")
 DEFAULT_ADDRESS = "127.0.0.1:7411"
 VARYING = (
     (re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z\b"), "TIME"),
-    (re.compile(r"\b(?=\w*[0-9])[A-Za-z0-9_-]{20,}"), "ID"),
+    (re.compile(r"\b(?=[\w-]*[0-9])[A-Za-z0-9_-]{20,}"), "ID"),
     (re.compile(r"\b[0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h)\b"), "DURATION"),
     (re.compile(r"\b[0-9]+(\.[0-9]+)?/s\b"), "RATE"),
     (re.compile(r' +(?=(DURATION|RATE)$)'), " "),
@@ -98,7 +98,7 @@ class ReadmeTest(unittest.TestCase):
         for number, (_, body, _) in enumerate(blocks):
             script += [f"exec >'{self.folder}/out.{number}' 2>&1", body]
         # Whatever a failing block left running ends with the shell.
-        script.insert(0, "trap 'code=$?; trap - EXIT; kill $(jobs -p) 2>/dev/null; wait; exit $code' EXIT")
+        script.insert(0, "trap 'code=$?; trap - EXIT; kill $(jobs -p) 2>/dev/null || true; wait; exit $code' EXIT")
         shell = subprocess.Popen(["bash", "-c", "\n".join(script)], cwd=self.make_checkout(), env=env, text=True,
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  start_new_session=True)
@@ -141,6 +141,18 @@ class ReadmeTest(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout)
         self.assertIn("nothing is left running", done.stdout)
         self.assertEqual(os.listdir(self.folder), [], "the demo left files behind")
+
+    # What is linked is there.
+    def test_links(self):
+        links = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
+        self.assertGreater(len(links), 10)
+        dead = [link for link in links if "://" not in link and not (ROOT / link).exists()]
+        self.assertEqual(dead, [])
+
+    # The program shown is the one that is run.
+    def test_first_program_is_shown_as_it_is(self):
+        program = (ROOT / "examples/python/first_program.py").read_text(encoding="utf-8")
+        self.assertIn(f"```python\n{program}```\n", README.read_text(encoding="utf-8"))
 
     # The comparison itself: what may vary may, the rest may not.
     def test_comparison(self):

@@ -74,6 +74,16 @@ def require_server(channel, address=None, timeout_s=10):
             f"cannot reach postkeeperd at {address or default_address()}. Is it running? Start it: postkeeperd") from None
 
 
+def is_worth_reopening(error):
+    """Whether a stream that ended with this broke on the way, rather than being refused by the service."""
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return True
+    # What gRPC itself says of a broken connection or a server that ends. The service gives details with what it says.
+    is_of_service = any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
+    broken = (grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN)
+    return error.code() in broken and not is_of_service
+
+
 def explain(error):
     """One line about a call that failed, or about a server that isn't there."""
     return f"{error.code().name}: {error.details()}" if isinstance(error, grpc.RpcError) else str(error)

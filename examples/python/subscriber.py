@@ -67,7 +67,7 @@ def main():
                 try:
                     subscribe(stub, arguments.topic, arguments.position_file)
                 except grpc.RpcError as error:
-                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    if not connection.is_worth_reopening(error):
                         raise
                 time.sleep(REOPEN_S)
     except KeyboardInterrupt:

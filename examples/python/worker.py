@@ -58,7 +58,7 @@ class Worker:
                     # No deadline: it lives as long as the worker. The channel's pings notice a dead server.
                     self.read(stub.Consume(self.opening()))
                 except grpc.RpcError as error:
-                    if error.code() != grpc.StatusCode.UNAVAILABLE:
+                    if not connection.is_worth_reopening(error):
                         raise
                     print(f"worker: opening a new stream; {connection.explain(error)}", file=sys.stderr)
                 finally:

@@ -14,7 +14,7 @@ import time
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 40
-POLL_S = 0.05
+POLL_S = 0.02
 
 
 def find_program(name):
@@ -27,44 +27,85 @@ def find_program(name):
 def clean_environment(**more):
     """The caller's, without settings for postkeeper."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POSTKEEPER_")}
-    return {
-  **kept, **more
-}
+    return {**kept, **more}
+
+
+def until(condition, what, timeout_s=30):
+    """Returns what `condition` returns as soon as that is true; AssertionError naming `what` if it never is."""
+    give_up_at = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > give_up_at:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        time.sleep(POLL_S)
+
 
 class Postkeeperd:
-    """Started by the constructor, ended by close(), which every test must reach: test.addCleanup(server.close)."""
+    """Started by the constructor, ended by close(), which every test must reach: test.addCleanup(server.close).
 
-    def __init__(self):
+    Further flags are given as they are on the command line. With --zookeeper it uses that instead of its own, and
+    becomes ready only once it is connected; `waits` = False returns as soon as it listens.
+    """
+
+    def __init__(self, *flags, waits=True):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postkeeper-test-"))
         self.address = "127.0.0.1:0"
+        self.flags = flags
         self.process = None
-        self.start()
+        self.start(waits=waits)
 
-    def start(self):
+    @property
+    def log_file(self):
+        return self.folder / "log"
+
+    def log(self):
+        """What the server has written since it was started last."""
+        return self.log_file.read_text(encoding="utf-8")
+
+    def wait_for_log(self, pattern, timeout_s=START_TIMEOUT_S):
+        """The last match of a line of the log."""
+        def look():
+            matches = list(re.finditer(pattern, self.log(), re.MULTILINE))
+            if not matches and self.process.poll() is not None:
+                raise RuntimeError(f"postkeeperd ended with {self.process.returncode}:\n{self.log()}")
+            return matches
+        return until(look, f"a log line with {pattern}", timeout_s)[-1]
+
+    def start(self, waits=True):
         """Serves again what was there before, at the same address."""
-        log = self.folder / "log"
-        with open(log, "wb") as out:
+        with open(self.log_file, "wb") as out:
             self.process = subprocess.Popen(
                 [find_program("postkeeperd"), "--listen", self.address, "--metrics-listen", "off", "--data-dir",
-                 self.folder / "data"], stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=clean_environment())
-        give_up_at = time.monotonic() + START_TIMEOUT_S
-        while not re.search(r"^\S+ info ready\b", log.read_text(), re.MULTILINE):
-            if self.process.poll() is not None or time.monotonic() > give_up_at:
-                text = log.read_text()
-                self.close()
-                raise RuntimeError(f"postkeeperd did not start:\n{text}")
-            time.sleep(POLL_S)
-        self.address = re.search(r"\bgrpc=(\S+)", log.read_text())[1]
+                 self.folder / "data", *self.flags],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=clean_environment())
+        try:
+            self.wait_for_log(r"^\S+ info ready\b" if waits else r"^\S+ info listening\b")
+        except (AssertionError, RuntimeError) as error:
+            text = self.log()
+            self.close()
+            raise RuntimeError(f"postkeeperd did not start:\n{text}") from error
+        self.address = re.search(r"\bgrpc=(\S+)", self.log())[1]
+
+    def zookeeper_pid(self):
+        """Of the embedded ZooKeeper that runs now."""
+        return int(self.wait_for_log(r"ZooKeeper runs\b.*\bpid=(\d+)")[1])
 
     def stop(self):
         """In order; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(STOP_TIMEOUT_S)
 
+    def kill(self):
+        """As a crash does."""
+        self.process.kill()
+        self.process.wait()
+
     def restart(self):
         code = self.stop()
         if code != 0:
-            raise RuntimeError(f"postkeeperd ended with {code}:\n{(self.folder / 'log').read_text()}")
+            raise RuntimeError(f"postkeeperd ended with {code}:\n{self.log()}")
         self.start()
 
     def environment(self):
