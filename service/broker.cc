@@ -301,6 +301,7 @@ Task<absl::Status> Broker::Delete(CheckedDelete request) {
     co_return MakeError(Reason::kEtagMismatch, Cat(request.name.Full(), " was changed since it was read"),
                         {.resource = request.name.Full()});
   }
+  SpreadEntry(*entry);  // an engine whose entry is older could not delete
   if (request.name.kind == Name::Kind::kQueue) {
     co_return co_await DeleteEngine(AdoptEngine(queues_, *entry), request.name);
   }

@@ -10,8 +10,8 @@
 namespace postkeeper {
 namespace {
 
-// While nothing may be dispatched, it is tried again so often.
-constexpr Duration kFencedPause = std::chrono::milliseconds(100);
+// While nothing may or can be dispatched, it is tried again so often.
+constexpr Duration kRetryPause = std::chrono::milliseconds(100);
 // At most so many messages go to one consumer before the next one is asked.
 constexpr std::int64_t kMessagesPerTurnMax = 1000;
 // A waiting Dequeue looks after its call so often, in case a notification was lost with its engine.
@@ -37,10 +37,7 @@ void QueueEngine::Dispatch() {
   dispatcher_->Advance(now);
   while (dispatcher_->counts().ready > 0 && !turn_.empty()) {
     if (!context_.MayDispatch()) {
-      tick_at_ = now + kFencedPause;
-      tick_->Start(kFencedPause, [weak = weak_from_this()] {
-        if (const std::shared_ptr<QueueEngine> self = weak.lock()) self->Tick();
-      });
+      TickAt(now + kRetryPause);
       return PublishGauges();
     }
     auto found = consumers_.find(turn_.front());
@@ -69,10 +66,15 @@ void QueueEngine::Dispatch() {
 }
 
 void QueueEngine::ScheduleTick() {
-  const std::optional<Instant> next = dispatcher_->NextEvent();
-  if (!next || (tick_at_ && *tick_at_ <= *next)) return;
-  tick_at_ = next;
-  const Duration delay = std::max<Duration>(*next - context_.environment.Now(), Duration::zero());
+  if (const std::optional<Instant> next = dispatcher_->NextEvent()) TickAt(*next);
+  if (extend_at_) TickAt(*extend_at_);
+}
+
+// At the latest.
+void QueueEngine::TickAt(Instant time) {
+  if (is_closed_ || (tick_at_ && *tick_at_ <= time)) return;
+  tick_at_ = time;
+  const Duration delay = std::max<Duration>(time - context_.environment.Now(), Duration::zero());
   tick_->Start(delay, [weak = weak_from_this()] {
     if (const std::shared_ptr<QueueEngine> self = weak.lock()) self->Tick();
   });
@@ -81,10 +83,18 @@ void QueueEngine::ScheduleTick() {
 void QueueEngine::Tick() {
   tick_at_.reset();
   const Instant now = context_.environment.Now();
-  for (auto& [id, consumer] : consumers_) {
-    if (consumer.keeps_leases) dispatcher_->ExtendAll(id, consumer.lease, now);
-  }
+  if (extend_at_ && *extend_at_ <= now) KeepLeases(now);
   Dispatch();
+}
+
+// Extends the leases of streams that asked for it, well before they lapse.
+void QueueEngine::KeepLeases(Instant now) {
+  extend_at_.reset();
+  for (auto& [id, consumer] : consumers_) {
+    if (!consumer.keeps_leases) continue;
+    dispatcher_->ExtendAll(id, consumer.lease, now);
+    extend_at_ = std::min(extend_at_.value_or(Instant::max()), now + consumer.lease / 2);
+  }
 }
 
 // ---- What they get
@@ -99,6 +109,10 @@ void QueueEngine::Give(Consumer& consumer, std::vector<Dispatcher::Grant> grants
     if (grant.attempt == 1) ++first;
   }
   metrics_->Delivered(first, static_cast<std::int64_t>(grants.size()) - first);
+  if (consumer.keeps_leases) {
+    const Instant half = context_.environment.Now() + consumer.lease / 2;
+    extend_at_ = std::min(extend_at_.value_or(half), half);
+  }
   const ConsumerId id = consumer.id;
   const Duration lease = consumer.lease;
   if (consumer.is_one_shot) {
@@ -106,69 +120,77 @@ void QueueEngine::Give(Consumer& consumer, std::vector<Dispatcher::Grant> grants
   } else {
     JoinTurn(consumer);
   }
-  // Deliveries after the first are written to the cursor before they are sent, which takes a while.
-  auto again = std::stable_partition(grants.begin(), grants.end(), [](const auto& grant) { return grant.number == 1; });
-  if (again == grants.end()) return GiveFirst(id, std::move(grants), lease);
-  Loading loading{id, {}, lease};
-  if (consumer.is_one_shot) {
-    loading.grants = std::move(grants);  // one answer holds them all
-  } else {
-    loading.grants.assign(std::make_move_iterator(again), std::make_move_iterator(grants.end()));
-    grants.erase(again, grants.end());
-    if (!grants.empty()) GiveFirst(id, std::move(grants), lease);
+  // First attempts keep the order of the log; the others are written to the cursor first, which takes a while, and
+  // nothing waits for them. One answer holds all that a call gets.
+  auto again =
+      std::stable_partition(grants.begin(), grants.end(), [](const auto& grant) { return grant.attempt == 1; });
+  if (again == grants.end() || (again != grants.begin() && consumer.is_one_shot)) {
+    return GiveInOrder({reign_, id, std::move(grants), lease});
   }
-  Spawn(strand_, GiveAgain(shared_from_this(), reign_, std::move(loading)));
+  Loading loading{reign_, id, {}, lease};
+  loading.grants.assign(std::make_move_iterator(again), std::make_move_iterator(grants.end()));
+  grants.erase(again, grants.end());
+  if (!grants.empty()) GiveInOrder({reign_, id, std::move(grants), lease});
+  Spawn(strand_, GiveAgain(shared_from_this(), std::move(loading)));
 }
 
-// First deliveries go out in the order of the log: once one has to wait for its batch, those after it wait too.
-void QueueEngine::GiveFirst(ConsumerId consumer, std::vector<Dispatcher::Grant> grants, Duration lease) {
+// Once one delivery has to wait for its batch or for the cursor, those after it wait too.
+void QueueEngine::GiveInOrder(Loading loading) {
   std::vector<Delivery> deliveries;
-  if (loading_.empty() && LoadFromMemory(grants, deliveries)) {
-    Hand(consumer, std::move(deliveries), lease);
-    return;
+  const bool is_new =
+      std::all_of(loading.grants.begin(), loading.grants.end(), [](const auto& grant) { return grant.number == 1; });
+  if (is_new && !is_loading_ && LoadFromMemory(loading.grants, deliveries)) {
+    return Hand(loading.consumer, std::move(deliveries), loading.lease);
   }
-  loading_.push_back({consumer, std::move(grants), lease});
-  if (loading_.size() == 1) Spawn(strand_, LoadInOrder(shared_from_this(), reign_));
+  loading_.push_back(std::move(loading));
+  if (!is_loading_) {
+    is_loading_ = true;
+    Spawn(strand_, LoadInOrder(shared_from_this()));
+  }
 }
 
-Task<void> QueueEngine::LoadInOrder(std::shared_ptr<QueueEngine> self, std::uint64_t reign) {
+Task<void> QueueEngine::LoadInOrder(std::shared_ptr<QueueEngine> self) {
   (void)self;  // keeps this alive
-  while (reign == reign_ && !loading_.empty()) {
+  while (!loading_.empty() && loading_.front().reign == reign_) {
     Loading loading = loading_.front();
-    absl::StatusOr<std::vector<Delivery>> deliveries = co_await Load(loading.grants);
-    if (reign != reign_) co_return;
+    absl::StatusOr<std::vector<Delivery>> deliveries = co_await Prepare(loading);
+    if (loading.reign != reign_) continue;  // and what waited with it is forgotten
     loading_.pop_front();
     if (deliveries.ok()) {
       Hand(loading.consumer, *std::move(deliveries), loading.lease);
-    } else {
-      LogWarning("could not read messages for a consumer",
-                 {{"queue", full_name_}, {"error", deliveries.status().message()}});
-      TakeBack(loading.grants);
-      Hand(loading.consumer, {}, loading.lease);
+      continue;
     }
+    LogWarning("could not deliver messages", {{"queue", full_name_}, {"error", deliveries.status().message()}});
+    // None may overtake another.
+    std::deque<Loading> waiting = std::exchange(loading_, {});
+    waiting.push_front(std::move(loading));
+    for (const Loading& given : waiting) TakeBack(given);
+  }
+  is_loading_ = false;
+}
+
+Task<void> QueueEngine::GiveAgain(std::shared_ptr<QueueEngine> self, Loading loading) {
+  (void)self;  // keeps this alive
+  absl::StatusOr<std::vector<Delivery>> deliveries = co_await Prepare(loading);
+  if (loading.reign != reign_) {
+    ReturnManualCredit(loading);
+  } else if (deliveries.ok()) {
+    Hand(loading.consumer, *std::move(deliveries), loading.lease);
+  } else {
+    LogWarning("could not deliver messages again", {{"queue", full_name_}, {"error", deliveries.status().message()}});
+    TakeBack(loading);
   }
 }
 
-Task<void> QueueEngine::GiveAgain(std::shared_ptr<QueueEngine> self, std::uint64_t reign, Loading loading) {
-  (void)self;  // keeps this alive
+// What must be durable before the messages are sent, then the messages.
+Task<absl::StatusOr<std::vector<Delivery>>> QueueEngine::Prepare(Loading loading) {
   std::vector<Cursor::Change> notes;
   for (const Dispatcher::Grant& grant : loading.grants) {
     if (grant.number >= 2) notes.push_back(NotesFor(grant.position));
   }
-  absl::Status status = co_await cursor_->WriteAndWait(std::move(notes));
-  if (reign != reign_) co_return;
-  std::vector<Delivery> deliveries;
-  if (status.ok()) {
-    absl::StatusOr<std::vector<Delivery>> loaded = co_await Load(loading.grants);
-    if (reign != reign_) co_return;
-    if (loaded.ok()) deliveries = *std::move(loaded);
-    status = loaded.status();
-  }
-  if (!status.ok()) {
-    LogWarning("could not deliver messages again", {{"queue", full_name_}, {"error", status.message()}});
-    TakeBack(loading.grants);
-  }
-  Hand(loading.consumer, std::move(deliveries), loading.lease);
+  if (absl::Status status = co_await cursor_->WriteAndWait(std::move(notes)); !status.ok()) co_return status;
+  if (loading.reign != reign_) co_return MakeError(Reason::kNoOwner, "the queue was lost");
+  co_return co_await Load(std::move(loading.grants));
 }
 
 Cursor::Change QueueEngine::NotesFor(Position position) const {
@@ -245,23 +267,37 @@ void QueueEngine::Hand(ConsumerId consumer, std::vector<Delivery> deliveries, Du
   found->second.callbacks.on_deliveries(std::move(deliveries), lease);
 }
 
-void QueueEngine::TakeBack(const std::vector<Dispatcher::Grant>& grants) {
+// Nobody has seen these: as if they had not been given out. They are tried again after a pause.
+void QueueEngine::TakeBack(const Loading& loading) {
   const Instant now = context_.environment.Now();
-  for (const Dispatcher::Grant& grant : grants) {
+  for (const Dispatcher::Grant& grant : loading.grants) {
     ReturnCredit(grant.position, grant.number);
     dispatcher_->TakeBack(grant, now);
   }
+  ReturnManualCredit(loading);
+  Hand(loading.consumer, {}, loading.lease);
+  TickAt(now + kRetryPause);
+}
+
+// Manual credit is spent by what is sent, and this was not.
+void QueueEngine::ReturnManualCredit(const Loading& loading) {
+  auto consumer = consumers_.find(loading.consumer);
+  if (consumer == consumers_.end() || !consumer->second.is_credit_manual) return;
+  for (const Dispatcher::Grant& grant : loading.grants) AddBack(loading.consumer, grant.bytes);
+}
+
+void QueueEngine::AddBack(ConsumerId id, std::int64_t bytes) {
+  auto consumer = consumers_.find(id);
+  if (consumer == consumers_.end()) return;
+  consumer->second.credit.messages += 1;
+  consumer->second.credit.bytes += bytes;
+  JoinTurn(consumer->second);
 }
 
 void QueueEngine::ReturnCredit(Position position, std::uint32_t number) {
   auto lease = stream_leases_.find(position);
   if (lease == stream_leases_.end() || lease->second.number != number) return;
-  auto consumer = consumers_.find(lease->second.consumer);
-  if (consumer != consumers_.end()) {
-    consumer->second.credit.messages += 1;
-    consumer->second.credit.bytes += lease->second.bytes;
-    JoinTurn(consumer->second);
-  }
+  AddBack(lease->second.consumer, lease->second.bytes);
   stream_leases_.erase(lease);
 }
 
@@ -308,7 +344,10 @@ void QueueEngine::StopConsumer(ConsumerId consumer) {
 
 void QueueEngine::RemoveConsumer(ConsumerId consumer, bool releases) {
   if (consumers_.erase(consumer) == 0) return;
-  if (releases) dispatcher_->ReleaseAll(consumer, context_.environment.Now());
+  if (releases) {
+    for (const Dispatcher::Grant& lease : dispatcher_->LeasesOf(consumer)) stream_leases_.erase(lease.position);
+    dispatcher_->ReleaseAll(consumer, context_.environment.Now());
+  }
   Dispatch();
 }
 
@@ -366,7 +405,7 @@ Task<absl::StatusOr<QueueEngine::Dequeued>> QueueEngine::Dequeue(CheckedDequeue 
   consumer.lease = request.lease.value_or(std::get<QueueSettings>(entry_.settings).lease_duration);
   answer.lease = consumer.lease;
   consumer.callbacks.on_deliveries = [waiting](std::vector<Delivery> deliveries, Duration) {
-    waiting->is_answered = true;
+    if (std::exchange(waiting->is_answered, true)) return;
     waiting->deliveries = std::move(deliveries);
     waiting->signal.Notify();
   };

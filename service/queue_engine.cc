@@ -99,7 +99,9 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   }
   const absl::StatusOr<std::uint64_t> first_segment = co_await reader_->FindFirstSegment();
   if (!first_segment.ok()) co_return first_segment.status();
+  if (is_closed_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
   cursor_ = cursor;
+  settled_before_ = Position();
   for (std::uint64_t none = 0; none < Layout::kFirstSegment; ++none) cursor_->settled().LearnSegmentEnd(none, 0);
   first_segment_ = *first_segment;
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
@@ -129,8 +131,7 @@ void QueueEngine::OnLost(absl::Status why) {
   ++reign_;
   cursor_->Abandon();
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
-  stream_leases_.clear();
-  loading_.clear();
+  ForgetGrants();
   reader_->Ring();
   follow_progress_.Notify();
   PublishGauges();
@@ -139,7 +140,7 @@ void QueueEngine::OnLost(absl::Status why) {
 Task<absl::Status> QueueEngine::WaitUntilServing(Duration timeout) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
   absl::Status status = co_await ownership_->WaitUntilHeld(timeout);
-  if (absl::IsNotFound(status)) status = NotFound();
+  if (is_deleted_ || absl::IsNotFound(status)) status = NotFound();
   co_return status;
 }
 
@@ -154,17 +155,18 @@ Cursor::Head QueueEngine::CurrentHead() const {
 
 void QueueEngine::OnCursorWritten(std::size_t batches_deleted) {
   live_batches_ = std::max<std::int64_t>(live_batches_ - static_cast<std::int64_t>(batches_deleted), 0);
-  if (first_segment_ < cursor_->settled().watermark().segment() && !is_removing_segments_) {
+  settled_before_ = cursor_->settled().watermark();
+  if (first_segment_ < settled_before_.segment() && !is_removing_segments_) {
     is_removing_segments_ = true;
     Spawn(strand_, RemoveReadSegments(shared_from_this(), reign_));
   }
 }
 
-// Removes the segments before the watermark. All their batches are settled, so they are empty but for a batch whose
-// deletion was overtaken by a crash.
+// Removes the segments before the durable watermark. All their batches are settled, so they are empty but for a batch
+// whose deletion was overtaken by a crash.
 Task<void> QueueEngine::RemoveReadSegments(std::shared_ptr<QueueEngine> self, std::uint64_t reign) {
   (void)self;  // keeps this alive
-  while (reign == reign_ && first_segment_ < cursor_->settled().watermark().segment()) {
+  while (reign == reign_ && first_segment_ < settled_before_.segment()) {
     const std::string segment = context_.layout.Segment(entry_.uid, first_segment_);
     std::vector<zk::Op> ops;
     ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
@@ -177,11 +179,14 @@ Task<void> QueueEngine::RemoveReadSegments(std::shared_ptr<QueueEngine> self, st
     }
     if (gone.code != zk::Code::kNotEmpty) break;  // the next write of the cursor tries again
     const zk::Response left = co_await context_.client.Children(segment);
+    if (reign != reign_ || left.code != zk::Code::kOk) break;
+    std::vector<zk::Op> deletes;
+    deletes.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
     for (const std::string& name : left.children) {
-      if (reign != reign_) break;
-      co_await context_.client.Delete(Cat(segment, "/", name), zk::kAnyVersion);
+      if (deletes.size() <= Cursor::kDeletesMax) deletes.push_back(zk::Op::Delete(Cat(segment, "/", name)));
     }
-    if (left.code != zk::Code::kOk) break;
+    const zk::Response emptied = co_await context_.client.Multi(std::move(deletes), zk::Priority::kSettle);
+    if (emptied.code != zk::Code::kOk) break;
   }
   is_removing_segments_ = false;
 }
@@ -321,6 +326,8 @@ Task<absl::Status> QueueEngine::Delete() {
     co_return status;
   }
   metrics_->Deleted(messages);
+  is_closed_ = true;
+  is_deleted_ = true;
   EndConsumers(NotFound());
   ++reign_;
   cursor_->Abandon();
@@ -337,6 +344,18 @@ void QueueEngine::Drain() {
     if (consumer.is_one_shot && consumer.callbacks.on_end) {
       consumer.callbacks.on_end(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
     }
+  }
+}
+
+// Consumers live on when the log is lost. What they held is void: its credit comes back, and calls that were about to
+// get messages get none.
+void QueueEngine::ForgetGrants() {
+  for (const auto& [position, lease] : std::exchange(stream_leases_, {})) {
+    AddBack(lease.consumer, lease.bytes);
+  }
+  for (const Loading& loading : std::exchange(loading_, {})) ReturnManualCredit(loading);
+  for (auto& [id, consumer] : consumers_) {
+    if (consumer.is_one_shot && consumer.credit.messages == 0) consumer.callbacks.on_deliveries({}, consumer.lease);
   }
 }
 
@@ -357,12 +376,15 @@ Task<void> QueueEngine::Close(Duration timeout) {
   const Instant deadline = context_.environment.Now() + timeout;
   co_await appender_->Stop(timeout);
   tick_->Cancel();
+  is_closed_ = true;
   if (ownership_->is_held()) {
     const Instant now = context_.environment.Now();
     std::vector<Cursor::HandedOverLease> leases;
     for (const Dispatcher::Grant& lease : dispatcher_->Leases(Cursor::kHandedOverLeasesMax)) {
       leases.push_back({lease.position, lease.number, std::max<Duration>(lease.deadline - now, Duration::zero())});
     }
+    // Their messages have not been read again yet.
+    leases.insert(leases.end(), handed_over_.begin(), handed_over_.end());
     ownership_->Stop();
     ++reign_;
     const absl::Status given =

@@ -181,6 +181,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   };
   // Messages on their way to a consumer.
   struct Loading {
+    std::uint64_t reign = 0;
     ConsumerId consumer = 0;
     std::vector<Dispatcher::Grant> grants;
     Duration lease{};
@@ -202,6 +203,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::shared_ptr<Cursor> MakeCursor(const OwnerView& held);
   void AdoptHandedOverLeases();
   void EndConsumers(const absl::Status& why);
+  void ForgetGrants();
   Cursor::Head CurrentHead() const;
   void OnCursorWritten(std::size_t batches_deleted);
   Task<void> RemoveReadSegments(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
@@ -222,18 +224,23 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // queue_dispatch.cc: from the dispatcher to consumers.
   void Dispatch();
   void ScheduleTick();
+  void TickAt(Instant time);
+  void KeepLeases(Instant now);
   void Tick();
   bool HasDemand(const Consumer& consumer) const;
   void Give(Consumer& consumer, std::vector<Dispatcher::Grant> grants);
-  void GiveFirst(ConsumerId consumer, std::vector<Dispatcher::Grant> grants, Duration lease);
-  Task<void> LoadInOrder(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
-  Task<void> GiveAgain(std::shared_ptr<QueueEngine> self, std::uint64_t reign, Loading loading);
+  void GiveInOrder(Loading loading);
+  Task<void> LoadInOrder(std::shared_ptr<QueueEngine> self);
+  Task<void> GiveAgain(std::shared_ptr<QueueEngine> self, Loading loading);
+  Task<absl::StatusOr<std::vector<Delivery>>> Prepare(Loading loading);
   void JoinTurn(Consumer& consumer);
   Task<absl::StatusOr<std::vector<Delivery>>> Load(std::vector<Dispatcher::Grant> grants);
   bool LoadFromMemory(const std::vector<Dispatcher::Grant>& grants, std::vector<Delivery>& deliveries);
   Delivery MakeDelivery(const Dispatcher::Grant& grant, std::shared_ptr<const Batch> batch) const;
   void Hand(ConsumerId consumer, std::vector<Delivery> deliveries, Duration lease);
-  void TakeBack(const std::vector<Dispatcher::Grant>& grants);
+  void TakeBack(const Loading& loading);
+  void ReturnManualCredit(const Loading& loading);
+  void AddBack(ConsumerId id, std::int64_t bytes);
   void ReturnCredit(Position position, std::uint32_t number);
   Cursor::Change NotesFor(Position position) const;
   void CountGiven(const std::vector<Dispatcher::Grant>& grants);
@@ -257,6 +264,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   LogEntry entry_;
   std::shared_ptr<LogOwnership> ownership_;
   bool is_draining_ = false;
+  bool is_closed_ = false;  // what is still on its way is of no use any more
+  bool is_deleted_ = false;
   std::uint64_t reign_ = 0;       // counts the times that the log was taken: what began in an earlier one is void
   std::int64_t first_epoch_ = 0;  // of this reign; a new session begins another epoch of the same reign
   std::shared_ptr<LogAppender> appender_;
@@ -270,7 +279,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::deque<ConsumerId> turn_;  // those with demand; who is first is asked next
   ConsumerId last_consumer_ = 0;
   absl::flat_hash_map<Position, StreamLease> stream_leases_;
-  std::deque<Loading> loading_;  // first deliveries whose batches are being read, in order
+  std::deque<Loading> loading_;  // first attempts that wait for their batches or for the cursor, in order
+  bool is_loading_ = false;
 
   Position followed_;                                // read so far
   bool has_reached_tail_ = false;                    // in this reign
@@ -280,6 +290,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::int64_t live_batches_ = 0;
   std::uint64_t first_segment_ = 0;  // oldest that exists
   bool is_removing_segments_ = false;
+  Position settled_before_;              // everything before it is settled, durably
   std::int64_t appending_messages_ = 0;  // given to the appender and not answered
   std::int64_t appending_bytes_ = 0;
   std::int64_t stored_bytes_counted_ = 0;  // what this queue adds to the context's sum
@@ -287,6 +298,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   RateMeter settled_;
   std::unique_ptr<Timer> tick_;
   std::optional<Instant> tick_at_;
+  std::optional<Instant> extend_at_;  // when the leases of streams with keep_leases are extended next
   Signal follow_progress_;
 
   // Copied for the scraper's thread by PublishGauges.

@@ -283,20 +283,6 @@ TEST_F(QueueEngineTest, ReleaseDoesNotCount) {
   EXPECT_EQ(Ack(got[0]), "ok");
 }
 
-// A release with a delay does not count either, also after another process took the queue over meanwhile.
-TEST_F(QueueEngineTest, ReleaseWithDelayDoesNotCount) {
-  ASSERT_TRUE(Enqueue({"a"}).ok());
-  std::vector<Delivery> got = Dequeue();
-  EXPECT_EQ(Nack(got[0], seconds(2), NackKind::kRelease), "ok");
-  EXPECT_THAT(Dequeue(), IsEmpty());
-  Restart();
-  got = Dequeue(1, seconds(30));
-  ASSERT_THAT(got, SizeIs(1));
-  EXPECT_EQ(got[0].attempt, 1);
-  EXPECT_EQ(got[0].token.number, 2u);
-  EXPECT_EQ(Ack(got[0]), "ok");
-}
-
 // A nack without delay while a consumer waits gives the message out at once; the later number stays the stored one.
 TEST_F(QueueEngineTest, NackAtOnceKeepsTheLaterNumberStored) {
   ASSERT_TRUE(Enqueue({"a"}).ok());
@@ -601,6 +587,7 @@ TEST_F(QueueEngineTest, ManySegmentsAreReadWhole) {
   SimulatedReplicaOptions options;
   options.append.segment_batches_max = 2;
   options.append.batch_messages_max = 1;
+  options.cache_bytes = 1;  // all is read from the store
   replica_.reset();
   Boot(options);
   std::vector<std::string> expected;
@@ -744,12 +731,12 @@ TEST_F(QueueEngineTest, ZookeeperGoneAndBack) {
   EXPECT_LE(environment_.Now() - before, seconds(2));
   EXPECT_GE(environment_.Now() - before, seconds(1)) << "a short break is waited out";
   before = environment_.Now();
-  EXPECT_FALSE(Enqueue({"c"}).ok());
+  EXPECT_TRUE(HasReason(Enqueue({"c"}), Reason::kOutcomeUnknown));
   EXPECT_LE(environment_.Now() - before, seconds(2));
   ensemble_.Start();
   Pass(seconds(15));
   EXPECT_EQ(Ack(held[0]), "settled");
-  EXPECT_THAT(Texts(Dequeue(10, seconds(5))), ElementsAre("b"));
+  EXPECT_THAT(Texts(Dequeue(10, seconds(5))), ElementsAre("b", "c"));
 }
 
 // A message that comes again while ZooKeeper is gone cannot be given out; the call that waits for it ends, and the
@@ -787,7 +774,7 @@ TEST_F(QueueEngineTest, LosingTheLogLeavesNobodyStuck) {
   const auto waiting_too = StartDequeue(5, seconds(20));
   ASSERT_TRUE(environment_.RunUntil([&] { return waiting->is_done() && waiting_too->is_done(); }, seconds(30)));
   ASSERT_TRUE(queue_->is_serving());
-  const auto other = OpenStream({2, 1 << 20});
+  const auto other = OpenStream({10, 1 << 20});
   Pass(minutes(2));
   std::map<std::string, int> seen;
   for (const Delivery& delivery : other->deliveries) ++seen[std::string(delivery.message())];

@@ -61,7 +61,7 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
     case LogReader::Step::Kind::kAtTail:
       has_reached_tail_ = true;
       follow_progress_.Notify();
-      PublishGauges();
+      Dispatch();
       co_await reader_->WaitAtTail(at);
       break;
   }

@@ -106,7 +106,8 @@ bool QueueEngine::AdmitEarlierEpoch(const LeaseToken& token, const std::string& 
   const std::optional<Dispatcher::Notes> notes = dispatcher_->NotesOf(token.position);
   const bool is_directly_before = token.epoch + 1 == static_cast<std::uint64_t>(first_epoch_);
   const bool is_stored = token.number >= 2 && token.number == notes->number;
-  const bool is_adopted = token.number == notes->number && notes->number > 0;
+  const std::uint32_t stored = cursor_->settled().NotesOf(token.position).number;
+  const bool is_adopted = token.number == notes->number && token.number != stored;
   if (notes->was_given_out || !(is_directly_before || is_stored || is_adopted)) {
     Fail(settling, text, SettleError::kStaleLease, "the queue has changed its owner since");
     return false;

@@ -52,7 +52,8 @@ class SimulatedReplica {
                  .metrics = *metrics_,
                  .append = options.append,
                  .limits = options.limits},
-        broker_(std::make_unique<Broker>(context_, Broker::Options{.version = "test", .dead_predecessor = options.dead_predecessor})) {
+        broker_(std::make_unique<Broker>(
+            context_, Broker::Options{.version = "test", .dead_predecessor = options.dead_predecessor})) {
     environment_.RunUntil([this] { return client_.session().state == zk::SessionState::kConnected; },
                           std::chrono::seconds(30));
   }

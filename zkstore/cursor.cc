@@ -135,6 +135,8 @@ void Cursor::TakeIntake(Frozen& write, std::vector<Position>& deletes) {
       const Change& change = intake.changes[intake.next++];
       ++write.changes;
       if (change.notes) {
+        // A Nack's notes may come behind those of the giving-out that it made possible.
+        if (change.notes->number < settled_.NotesOf(change.position).number) continue;
         settled_.SetNotes(change.position, *change.notes);
       } else if (settled_.Settle(change.position)) {
         deletes.push_back(change.position.BatchStart());
@@ -216,6 +218,7 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
 
 // Sends it until it is in (true), or this cursor is lost (false).
 Task<bool> Cursor::Send(Frozen& write) {
+  connected_at_ = environment_.Now();
   while (true) {
     const zk::Response reply = co_await client_.Multi(write.ops, zk::Priority::kSettle);
     if (is_lost_) {

@@ -87,7 +87,7 @@ void LogAppender::Append(std::vector<NewMessage> messages, std::string request_i
   const std::uint32_t first = forming.builder.Add(std::move(messages), request_id);
   forming.waiters.push_back({std::move(done), first, static_cast<std::uint32_t>(count), !request_id.empty()});
   queued_bytes_ += bytes;
-  ++calls_open_;
+  if (++calls_open_ == 1) connected_at_ = environment_.Now();
   WatchPatience();
   if (!is_running_) {
     is_running_ = true;
@@ -172,6 +172,7 @@ void LogAppender::OnReply(const std::shared_ptr<Frozen>& frozen, zk::Response re
   }
   SendWhatFits();
   if (is_stopping_ && calls_open_ == 0) drained_.Notify();
+  if (is_stop_overdue_ && pipeline_.empty()) WakeRun();  // nobody else does, and it has nothing more to do
 }
 
 void LogAppender::CompleteFront(std::optional<Position> position) {
@@ -239,7 +240,6 @@ bool LogAppender::HasInFlight() const {
 void LogAppender::WatchPatience() {
   if (is_patience_running_) return;
   is_patience_running_ = true;
-  if (calls_open_ == 1) connected_at_ = environment_.Now();
   patience_timer_->Start(options_.patience / 3, [self = weak_from_this()] {
     std::shared_ptr<LogAppender> appender = self.lock();
     if (!appender) return;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <asio/post.hpp>
+#include <iterator>
 
 #include "zkstore/errors.h"
 #include "zkstore/owner.h"
@@ -39,7 +40,9 @@ void LogReader::LearnTail(Position past_last) {
   known_tail_ = std::max(known_tail_, past_last);
   SegmentView& view = segments_[past_last.segment()];
   view.tail = std::max(view.tail, past_last.batch());
-  if (segments_.size() > kSegmentViewsMax) segments_.erase(segments_.begin());
+  if (segments_.size() <= kSegmentViewsMax) return;
+  // Not the one just learned, which may be the first.
+  segments_.erase(segments_.begin()->first == past_last.segment() ? std::prev(segments_.end()) : segments_.begin());
 }
 
 void LogReader::OnAppended(Position position, std::shared_ptr<const Batch> batch) {

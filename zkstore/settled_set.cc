@@ -109,8 +109,13 @@ void SettledSet::LearnSegmentEnd(std::uint64_t segment, std::uint32_t batches) {
 bool SettledSet::Settle(Position position) {
   const std::uint64_t ordinal = OrdinalOf(position);
   if (IsOrdinalSettled(ordinal)) return false;
+  const auto known = states_.find(ordinal);
+  if (known != states_.end()) {
+    const BatchState& learned = known->second;
+    if (learned.messages > 0 && position.index() >= static_cast<std::uint32_t>(learned.messages)) return false;
+    if (learned.is_settled(position.index())) return false;
+  }
   BatchState& state = states_[ordinal];
-  if (state.is_settled(position.index())) return false;
   const std::size_t word = position.index() / 64;
   if (state.bits.size() <= word) state.bits.resize(word + 1);
   state.bits[word] |= std::uint64_t{1} << (position.index() % 64);

@@ -68,7 +68,7 @@ class SettledSet {
   void LearnSegmentEnd(std::uint64_t segment, std::uint32_t batches);
 
   // Returns true if this settled the last message of its batch: its znode is to be deleted in the write that says so.
-  // Settling again changes nothing.
+  // Settling again changes nothing, nor does settling a message that the batch does not have.
   bool Settle(Position position);
   // Sets the notes of an unsettled message.
   void SetNotes(Position position, const Notes& notes);

@@ -7,8 +7,8 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
-from client import (ALREADY_SETTLED, LEASE_LIMIT, MALFORMED_TOKEN, STALE_LEASE, ServerTest, bodies, duration,  # noqa: E402
-                    message_pb2, tokens, until)
+from client import (ALREADY_SETTLED, LEASE_LIMIT, MALFORMED_TOKEN, STALE_LEASE, Outgoing, ServerTest, bodies,  # noqa: E402
+                    duration, message_pb2, tokens, until)
 
 
 class ConsumeTest(ServerTest):
@@ -190,10 +190,13 @@ class ConsumeTest(ServerTest):
     # A client that reads nothing holds up its own stream only.
     def test_a_client_that_does_not_read(self):
         body = b"x" * (200 << 10)
-        stuck = self.connect().stub.Consume(iter([message_pb2.ConsumeRequest(open=message_pb2.Open(
-            source=self.name, credit=message_pb2.Credit(messages=20, bytes=8 << 20)))]))
-        self.addCleanup(stuck.cancel)
         self.client.create_queue(self.name)
+        out = Outgoing()
+        out.send(message_pb2.ConsumeRequest(open=message_pb2.Open(
+            source=self.name, credit=message_pb2.Credit(messages=20, bytes=8 << 20))))
+        stuck = self.connect().stub.Consume(iter(out))
+        self.addCleanup(out.half_close)
+        self.addCleanup(stuck.cancel)
         self.client.wait_for_consumers(self.name, 1)
         with self.somebody_else_works():
             for _ in range(30):
@@ -229,7 +232,7 @@ class ConsumeTest(ServerTest):
     def test_delete_ends_streams(self):
         self.client.create_queue(self.name)
         consumer = self.consume(self.name)
-        self.server.cli("queue", "rm", self.name, "--yes")
+        self.server.cli("queue", "rm", self.name)
         self.assert_refused(consumer.next, "NOT_FOUND", "QUEUE_NOT_FOUND",
                             resource=f"namespaces/default/queues/{self.name}")
 

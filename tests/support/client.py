@@ -386,8 +386,16 @@ class ServerTest(unittest.TestCase):
     def setUpClass(cls):
         cls.server = Postkeeperd(*cls.flags)
         cls.addClassCleanup(cls.server.close)
+        cls.addClassCleanup(cls.stop_in_order)
         cls.client = Client(cls.server.address)
         cls.addClassCleanup(cls.client.close)
+
+    @classmethod
+    def stop_in_order(cls):
+        """Whatever the tests have done, the server has lived through it, and ends when it is asked to."""
+        code = cls.server.stop()
+        if code != 0:
+            raise AssertionError(f"postkeeperd ended with {code}:\n{cls.server.log()[-20000:]}")
 
     @property
     def name(self):

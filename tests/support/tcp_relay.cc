@@ -56,8 +56,9 @@ TcpRelay::TcpRelay(int server_port) : server_port_(server_port) {
 }
 
 TcpRelay::~TcpRelay() {
+  Cut();  // closes all connections; the thread must still be there to do it
   is_ending_ = true;
-  SetMode(Mode::kCut);
+  Wake();
   thread_.join();
   for (int fd : {listener_, wake_[0], wake_[1]}) close(fd);
 }
@@ -70,9 +71,13 @@ void TcpRelay::Restore() { SetMode(Mode::kPassing); }
 
 void TcpRelay::SetMode(Mode mode) {
   mode_ = mode;
+  Wake();
+  while (mode_in_force_ != mode) std::this_thread::yield();
+}
+
+void TcpRelay::Wake() {
   char byte = 0;
   if (write(wake_[1], &byte, 1) != 1) std::abort();
-  while (mode_in_force_ != mode) std::this_thread::yield();
 }
 
 void TcpRelay::Accept() {

@@ -3,7 +3,6 @@
 #define POSTKEEPER_TESTS_SUPPORT_TCP_RELAY_H_
 
 #include <atomic>
-#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -37,7 +36,9 @@ class TcpRelay {
 
   void Run();
   void Accept();
+  // Returns when the thread works in this mode.
   void SetMode(Mode mode);
+  void Wake();
 
   const int server_port_;
   int listener_ = -1;
