@@ -2,16 +2,11 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <malloc.h>
 
 #include <limits>
 #include <string>
 #include <tuple>
 #include <vector>
-
-#ifdef __SANITIZE_ADDRESS__
-extern "C" std::size_t __sanitizer_get_current_allocated_bytes();
-#endif
 
 namespace postkeeper {
 namespace {
@@ -29,16 +24,6 @@ constexpr Instant kStart{hours(100)};
 Position At(std::uint32_t index) { return Position(3, 17, index); }
 
 Instant Second(int n) { return kStart + seconds(n); }
-
-// What this process has allocated and not freed.
-std::size_t AllocatedBytes() {
-#ifdef __SANITIZE_ADDRESS__
-  return __sanitizer_get_current_allocated_bytes();
-#else
-  const auto info = mallinfo2();
-  return info.uordblks + info.hblkhd;
-#endif
-}
 
 // A dispatcher with leases of 30 s unless a test says otherwise.
 class DispatcherTest : public ::testing::Test {
@@ -563,31 +548,6 @@ TEST_F(DispatcherTest, NumbersDoNotWrap) {
 TEST_F(DispatcherTest, TimeDoesNotGoBack) {
   Add(1, Second(10));
   EXPECT_EQ(Take(1, Second(5))[0].deadline, Second(40));
-}
-
-// Nothing is kept of settled messages, not their reasons nor their holders, also while another message stays for good.
-TEST_F(DispatcherTest, MemoryFollowsWhatIsHere) {
-  Add(0, kStart, kStart + hours(1000));
-  const std::string reason(1024, 'x');
-  const auto PassThrough = [&](std::uint64_t first, std::uint64_t count) {
-    const auto PositionOf = [](std::uint64_t n) {
-      return Position(4, static_cast<std::uint32_t>(n / 1'000), n % 1'000);
-    };
-    for (std::uint64_t n = first; n < first + count; ++n) {
-      dispatcher_.Add({.position = PositionOf(n), .last_reason = reason}, kStart);
-    }
-    for (std::uint64_t n = first; n < first + count; ++n) {
-      const Duration lease = seconds(static_cast<std::int64_t>(1 + n % 1'000));
-      ASSERT_EQ(Take(1, kStart, n, lease).at(0).position, PositionOf(n));
-      ASSERT_EQ(dispatcher_.Nack(PositionOf(n), 1, seconds(0), reason, kStart), Outcome::kOk);
-      ASSERT_EQ(dispatcher_.Settle(PositionOf(n), 1, kStart), Outcome::kOk);
-    }
-  };
-  PassThrough(0, 1'000);
-  const std::size_t before = AllocatedBytes();
-  PassThrough(1'000, 10'000);
-  EXPECT_EQ(Counts(), "0 1 0 100");
-  EXPECT_LT(AllocatedBytes(), before + 200'000);
 }
 
 // Adding a message that is here is a bug that would break every count: the process says which message and ends.

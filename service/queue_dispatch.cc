@@ -157,7 +157,7 @@ Task<void> QueueEngine::LoadInOrder(std::shared_ptr<QueueEngine> self) {
     if (loading.reign != reign_) continue;  // and what waited with it is forgotten
     loading_.pop_front();
     if (deliveries.ok()) {
-      Hand(loading.consumer, *std::move(deliveries), loading.lease);
+      HandLate(loading, *std::move(deliveries));
       continue;
     }
     LogWarning("could not deliver messages", {{"queue", full_name_}, {"error", deliveries.status().message()}});
@@ -175,11 +175,22 @@ Task<void> QueueEngine::GiveAgain(std::shared_ptr<QueueEngine> self, Loading loa
   if (loading.reign != reign_) {
     ReturnManualCredit(loading);
   } else if (deliveries.ok()) {
-    Hand(loading.consumer, *std::move(deliveries), loading.lease);
+    HandLate(loading, *std::move(deliveries));
   } else {
     LogWarning("could not deliver messages again", {{"queue", full_name_}, {"error", deliveries.status().message()}});
     TakeBack(loading);
   }
+}
+
+// After the wait their leases begin anew; what lapsed meanwhile and is somebody else's now is left out.
+void QueueEngine::HandLate(const Loading& loading, std::vector<Delivery> deliveries) {
+  const Instant now = context_.environment.Now();
+  std::erase_if(deliveries, [&](const Delivery& delivery) {
+    const Dispatcher::Outcome outcome =
+        dispatcher_->Extend(delivery.token.position, delivery.token.number, loading.lease, now);
+    return outcome == Dispatcher::Outcome::kStaleLease || outcome == Dispatcher::Outcome::kAlreadySettled;
+  });
+  Hand(loading.consumer, std::move(deliveries), loading.lease);
 }
 
 // What must be durable before the messages are sent, then the messages.

@@ -237,6 +237,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<absl::StatusOr<std::vector<Delivery>>> Load(std::vector<Dispatcher::Grant> grants);
   bool LoadFromMemory(const std::vector<Dispatcher::Grant>& grants, std::vector<Delivery>& deliveries);
   Delivery MakeDelivery(const Dispatcher::Grant& grant, std::shared_ptr<const Batch> batch) const;
+  void HandLate(const Loading& loading, std::vector<Delivery> deliveries);
   void Hand(ConsumerId consumer, std::vector<Delivery> deliveries, Duration lease);
   void TakeBack(const Loading& loading);
   void ReturnManualCredit(const Loading& loading);

@@ -86,6 +86,7 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   messages_ = 0;
   bytes_ = 0;
   has_reached_tail_ = false;
+  newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
   oldest_ = std::max(Position(first_segment_, 0, 0), Position::FromValue(record.oldest_position()).BatchStart());
   followed_ = oldest_;
   last_message_ = Before(oldest_);
@@ -172,6 +173,7 @@ void TopicEngine::AddBatch(Position at, const Batch& batch) {
   kept_.push_back({at, batch.size(), batch.message_bytes(), batch.append_time()});
   messages_ += batch.size();
   bytes_ += batch.message_bytes();
+  if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;
   if (batch.size() > 0)
     last_message_ = Position(at.segment(), at.batch(), static_cast<std::uint32_t>(batch.size() - 1));
   const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
@@ -216,10 +218,13 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
     if (!id.empty()) request_ids_.Finish(id, full, now);
     return done(full);
   }
-  auto answered = [self = shared_from_this(), id, messages, bytes, is_first = true,
+  auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
-    if (outcome.ok()) self->metrics_->Published(messages, bytes);
+    if (outcome.ok()) {
+      self->metrics_->Published(messages, bytes);
+      if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
+    }
     if (!id.empty()) self->request_ids_.Finish(id, outcome, self->context_.environment.Now());
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
@@ -257,13 +262,19 @@ absl::Status TopicEngine::CheckNotTrimmed(Position position) const {
 Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
   if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
-  // Where the log ends is known when it has been read once.
+  // Where the log ends is known when it has been read once, and past what was answered before this call: "from now on"
+  // must not begin before that.
   const Instant deadline = context_.environment.Now() + kOwnerPatience;
-  while (!has_reached_tail_ && !is_draining_ && ownership_->is_held() && context_.environment.Now() < deadline) {
+  const std::uint64_t reign = reign_;
+  const Writer newest = newest_answered_;
+  const auto is_behind = [&] {
+    return !has_reached_tail_ || (reign == reign_ && newest != Writer{} && !HasRead(newest));
+  };
+  while (is_behind() && !is_draining_ && ownership_->is_held() && context_.environment.Now() < deadline) {
     co_await grown_.WaitFor(kRetryPause);
   }
   if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
-  if (!has_reached_tail_ || !ownership_->is_held()) {
+  if (is_behind() || !ownership_->is_held()) {
     co_return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
                         {.resource = full_name_});
   }
@@ -288,6 +299,12 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   }
   step.tail = std::max(last_message_, step.position);
   co_return step;
+}
+
+// One process's batches stand in the log in the order of their generation and version.
+bool TopicEngine::HasRead(const Writer& newest) const {
+  const auto place = [](const Writer& writer) { return std::pair(writer.generation, writer.version); };
+  return newest_read_.process == newest.process && place(newest_read_) >= place(newest);
 }
 
 // Behind this position is the first batch appended at or after `time`, by the leader's clock.

@@ -96,11 +96,16 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Task<absl::StatusOr<bool>> TrimSome(std::uint64_t reign);
   Task<absl::StatusOr<bool>> MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes);
   Task<absl::Status> RemoveTrimmedSegments(std::uint64_t reign);
+  bool HasRead(const Writer& newest) const;
   Task<absl::StatusOr<Position>> PositionBefore(WallTime time);
   absl::Status CheckNotTrimmed(Position position) const;
+  absl::Status Trimmed(Position kept_from) const;
+  Task<absl::StatusOr<Position>> ReadHead();
+  void SetBeginning(Position kept_from, std::uint64_t first_segment);
+  void StepOverHole(Position hole, Position next);
   absl::Status NotFound() const;
   void PublishGauges();
-  zk::Op HeadOp(Position oldest, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const;
+  zk::Op HeadOp(Position kept_from, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const;
 
   // Constant after construction.
   EngineContext& context_;
@@ -112,6 +117,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   std::shared_ptr<LogOwnership> ownership_;
   bool is_draining_ = false;
   bool is_deleted_ = false;
+  bool is_closed_ = false;   // what is still on its way is of no use any more
   std::uint64_t reign_ = 0;  // as of QueueEngine
   std::shared_ptr<LogAppender> appender_;
   std::shared_ptr<LogReader> reader_;
@@ -120,10 +126,13 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   std::deque<Kept> kept_;      // oldest first
   std::int64_t messages_ = 0;  // of kept_
   std::int64_t bytes_ = 0;
-  Position oldest_;                // what is before it is trimmed, or was never there
+  Position oldest_;                // the first batch that is kept, or may come
+  Position kept_from_;             // behind the last message that was trimmed; at most oldest_
   Position followed_;              // read so far
   Position last_message_;          // of the last message that was read, or the position before the first
   bool has_reached_tail_ = false;  // in this reign
+  Writer newest_answered_;         // of this process's batches, in this reign
+  Writer newest_read_;
   std::uint64_t first_segment_ = 0;
   std::int64_t subscribers_ = 0;
   std::int64_t stored_bytes_counted_ = 0;

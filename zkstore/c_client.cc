@@ -4,7 +4,6 @@
 #include <zookeeper/zookeeper.h>
 
 #include <algorithm>
-#include <charconv>
 #include <condition_variable>
 #include <list>
 #include <map>
@@ -35,24 +34,6 @@ std::string ChrootOf(const std::string& hosts) {
   return chroot == "/" ? "" : chroot;
 }
 
-WatchType WatchTypeOf(int type) {
-  if (type == ZOO_CREATED_EVENT) return WatchType::kCreated;
-  if (type == ZOO_DELETED_EVENT) return WatchType::kDeleted;
-  if (type == ZOO_CHANGED_EVENT) return WatchType::kChanged;
-  if (type == ZOO_CHILD_EVENT) return WatchType::kChildren;
-  return WatchType::kLost;
-}
-
-bool IsHostAndPort(std::string_view server) {
-  std::size_t colon = server.rfind(':');
-  if (colon == server.npos || colon == 0 || server.find('[') != server.npos) return false;
-  if (server.substr(colon + 1).starts_with('0')) return false;  // the C client would read it as octal
-  const char* end = server.data() + server.size();
-  int port = 0;
-  auto [rest, error] = std::from_chars(server.data() + colon + 1, end, port);
-  return error == std::errc() && rest == end && port >= 1 && port <= 65535;
-}
-
 // Whether the C client keeps the watch of a request that ended with `rc`.
 bool StaysWatched(Request::Kind kind, int rc) { return rc == ZOK || (rc == ZNONODE && kind == Request::Kind::kExists); }
 
@@ -63,22 +44,6 @@ void ReleaseBodies(Request& request) {
 }
 
 }  // namespace
-
-absl::Status CheckHosts(std::string_view hosts) {
-  const std::string_view servers = hosts.substr(0, hosts.find('/'));
-  if (servers.size() + 1 < hosts.size()) {
-    Request probe{.kind = Request::Kind::kExists, .path = std::string(hosts.substr(servers.size()))};
-    if (FirstInvalidPath(probe)) return absl::InvalidArgumentError(Quoted(probe.path) + " is not a path in ZooKeeper");
-  }
-  for (std::size_t start = 0; start <= servers.size();) {
-    std::string_view server = servers.substr(start, servers.find(',', start) - start);
-    if (!IsHostAndPort(server)) {
-      return absl::InvalidArgumentError(Quoted(server) + " is not of the form host:port");
-    }
-    start += server.size() + 1;
-  }
-  return absl::OkStatus();
-}
 
 // Lock order: delivery_mu_ before mu_. mu_ is never held while code of the user runs (the log sink apart), and neither
 // is held while a handle is made or closed.

@@ -243,4 +243,12 @@ Response Refusal(const Request& request, Code code, std::size_t failed) {
   return response;
 }
 
+WatchType WatchTypeOf(int type) {
+  if (type == ZOO_CREATED_EVENT) return WatchType::kCreated;
+  if (type == ZOO_DELETED_EVENT) return WatchType::kDeleted;
+  if (type == ZOO_CHANGED_EVENT) return WatchType::kChanged;
+  if (type == ZOO_CHILD_EVENT) return WatchType::kChildren;
+  return WatchType::kLost;
+}
+
 }  // namespace postkeeper::zk

@@ -58,6 +58,9 @@ bool IsAnswer(int rc);
 // The request as a whole, and not one operation of a multi.
 inline constexpr std::size_t kWhole = static_cast<std::size_t>(-1);
 
+// Of the C client's event types.
+WatchType WatchTypeOf(int type);
+
 // The operation of a multi (or kWhole for another request) whose path ZooKeeper would not take. The server checks
 // paths too; but in a multi the C client of ZooKeeper 3.8 frees memory that it does not own when it meets such a path,
 // so that none may get there.

@@ -2,7 +2,7 @@
 """Puts each line of standard input into a queue: producer.py QUEUE
 
 Lines travel in batches. Each batch has a request_id, so a batch whose answer got lost is sent again without being
-written twice; the retries themselves are in the service config.
+written twice (unless the server was restarted in between); the retries themselves are in the service config.
 """
 
 import argparse

@@ -56,7 +56,7 @@ class ZooServer:
     def add_task(self, task):
         """Returns when the task is durable. TaskError if it is of no kind that can travel."""
         message = message_pb2.Message(body=encode(task), content_type="application/json")
-        # With the request_id the channel's retries cannot add it twice.
+        # With the request_id the channel's retries do not add it twice, unless the server is restarted in between.
         self._client.messages.Enqueue(
             message_pb2.EnqueueRequest(queue=self._queue, messages=[message], request_id=str(uuid.uuid4())),
             timeout=DEADLINE_S)

@@ -130,15 +130,13 @@ class TopicsTest(ServerTest):
                 first.cancel()
 
         def kept():
-            subscriber = self.client.subscribe(self.name, earliest=True)
+            subscriber = self.client.subscribe(self.name, earliest=True).open()
             try:
-                count = 0
                 got = []
-                subscriber.open()
                 while subscriber.position < subscriber.opening.tail:
                     got += subscriber.messages(1)
-                    count += 1
-                return bodies(got) if count <= 5 else None
+                got = bodies(got + subscriber.kept)
+                return got if len(got) <= 5 else None
             finally:
                 subscriber.cancel()
 
