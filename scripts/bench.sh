@@ -75,6 +75,7 @@ log_field() {
 
 start_server() {
   local waited=0
+  : >"$folder/log"
   "$programs/postkeeperd" --listen 127.0.0.1:0 --metrics-listen 127.0.0.1:0 --data-dir "$folder/data" \
     --log-format json 2>"$folder/log" >/dev/null </dev/null &
   server_pid=$!

@@ -8,7 +8,7 @@
 #include <map>
 #include <set>
 
-#include "service/simulated_replica.h"
+#include "tests/support/simulated_replica.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {

@@ -1,11 +1,10 @@
-#include "service/topic_engine.h"
-
 #include <algorithm>
 #include <asio/post.hpp>
 #include <utility>
 
 #include "postkeeper/storage/v1/records.pb.h"
 #include "service/logging.h"
+#include "service/topic_engine.h"
 #include "zkstore/errors.h"
 #include "zkstore/text.h"
 
@@ -73,13 +72,9 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
   const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
   if (!first.ok()) co_return first.status();
-  const std::string path = context_.layout.Head(entry_.uid);
-  const zk::Response head = co_await context_.client.Get(path);
-  if (head.code != zk::Code::kOk) co_return UnavailableError(head, "tell where the topic begins");
-  storage::v1::HeadRecord record;
-  if (!record.ParseFromString(head.data)) {
-    co_return MakeError(Reason::kStoreCorrupt, "the head record cannot be read", {.path = path});
-  }
+  const absl::StatusOr<Position> head = co_await ReadHead();
+  if (!head.ok()) co_return head.status();
+  if (is_closed_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
   ++reign_;
   first_segment_ = *first;
   kept_.clear();
@@ -87,13 +82,43 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   bytes_ = 0;
   has_reached_tail_ = false;
   newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
-  oldest_ = std::max(Position(first_segment_, 0, 0), Position::FromValue(record.oldest_position()).BatchStart());
+  SetBeginning(*head, first_segment_);
   followed_ = oldest_;
-  last_message_ = Before(oldest_);
+  last_message_ = Before(kept_from_);
   Spawn(strand_, Follow(self, reign_));
   Spawn(strand_, TrimFromTimeToTime(self, reign_));
   LogInfo("took a topic", {{"topic", full_name_}, {"epoch", held.epoch}});
   co_return absl::OkStatus();
+}
+
+// The head record's oldest position: nothing from it on was trimmed.
+Task<absl::StatusOr<Position>> TopicEngine::ReadHead() {
+  const std::string path = context_.layout.Head(entry_.uid);
+  const zk::Response head = co_await context_.client.Get(path);
+  if (head.code != zk::Code::kOk) co_return UnavailableError(head, "tell where the topic begins");
+  storage::v1::HeadRecord record;
+  if (!record.ParseFromString(head.data)) {
+    co_return MakeError(Reason::kStoreCorrupt, "the head record cannot be read", {.path = path});
+  }
+  co_return Position::FromValue(record.oldest_position());
+}
+
+// A segment goes only when the head is in a later one, or behind its last message.
+void TopicEngine::SetBeginning(Position kept_from, std::uint64_t first_segment) {
+  const Position first(first_segment, 0, 0);
+  kept_from_ = kept_from.segment() + 1 >= first_segment ? kept_from : first;
+  oldest_ = std::max(first, kept_from_.BatchStart());
+}
+
+// Nothing is kept yet, and the first batch is not there. The head stands behind its last message, since both went in
+// one write; anything else is damage, and whoever stands before it is told that messages are missing.
+void TopicEngine::StepOverHole(Position hole, Position next) {
+  oldest_ = next;
+  if (kept_from_ > hole) return;
+  ++context_.corruptions;
+  LogError("a batch is missing although nothing says that it was trimmed",
+           {{"topic", full_name_}, {"position", hole.DebugString()}});
+  kept_from_ = next;
 }
 
 void TopicEngine::OnLost(absl::Status why) {
@@ -108,7 +133,7 @@ void TopicEngine::OnLost(absl::Status why) {
 Task<absl::Status> TopicEngine::WaitUntilServing(Duration timeout) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
   absl::Status status = co_await ownership_->WaitUntilHeld(timeout);
-  if (absl::IsNotFound(status)) status = NotFound();
+  if (is_deleted_ || absl::IsNotFound(status)) status = NotFound();
   co_return status;
 }
 
@@ -143,8 +168,8 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
       AddBatch(at, *step->batch);
       followed_ = step->next;
       break;
-    case LogReader::Step::Kind::kHole:  // trimmed by an owner that could not say so in `head`
-      if (kept_.empty()) oldest_ = step->next;
+    case LogReader::Step::Kind::kHole:
+      if (kept_.empty()) StepOverHole(at, step->next);
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kNextSegment:
@@ -155,7 +180,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
       if (reign != reign_) co_return absl::OkStatus();
       if (!first.ok()) co_return first.status();
       followed_ = std::max(followed_, Position(*first, 0, 0));
-      if (kept_.empty()) oldest_ = followed_;
+      if (kept_.empty() && *first > oldest_.segment()) SetBeginning(kept_from_, *first);
       break;
     }
     case LogReader::Step::Kind::kAtTail:
@@ -170,12 +195,12 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
 }
 
 void TopicEngine::AddBatch(Position at, const Batch& batch) {
+  if (batch.ends_segment()) return;  // goes with its segment
   kept_.push_back({at, batch.size(), batch.message_bytes(), batch.append_time()});
   messages_ += batch.size();
   bytes_ += batch.message_bytes();
   if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;
-  if (batch.size() > 0)
-    last_message_ = Position(at.segment(), at.batch(), static_cast<std::uint32_t>(batch.size() - 1));
+  last_message_ = Position(at.segment(), at.batch(), static_cast<std::uint32_t>(batch.size() - 1));
   const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
   if (messages_ > settings.max_messages || bytes_ > settings.max_bytes) trim_.Notify();
   PublishGauges();
@@ -251,8 +276,11 @@ void TopicEngine::RemoveSubscriber() {
 
 // OK if every message behind `position` is still there.
 absl::Status TopicEngine::CheckNotTrimmed(Position position) const {
-  if (position >= Before(oldest_)) return absl::OkStatus();
-  const std::string oldest = EncodePosition(entry_.uid, Before(oldest_));
+  return position >= Before(kept_from_) ? absl::OkStatus() : Trimmed(kept_from_);
+}
+
+absl::Status TopicEngine::Trimmed(Position kept_from) const {
+  const std::string oldest = EncodePosition(entry_.uid, Before(kept_from));
   return MakeError(Reason::kPositionTrimmed,
                    Cat("messages behind that position of topic ", full_name_,
                        " were trimmed. Start at earliest, or after ", oldest, ", which is before the oldest kept"),
@@ -282,7 +310,7 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   if (std::holds_alternative<StartLatest>(start)) {
     step.position = last_message_;
   } else if (std::holds_alternative<StartEarliest>(start)) {
-    step.position = Before(oldest_);
+    step.position = Before(kept_from_);
   } else if (const StartAfter* after = std::get_if<StartAfter>(&start)) {
     absl::StatusOr<Position> position = PositionOf(*after, entry_.uid, full_name_);
     if (!position.ok()) co_return position.status();
@@ -323,7 +351,7 @@ Task<absl::StatusOr<Position>> TopicEngine::PositionBefore(WallTime time) {
       high = middle;
     }
   }
-  co_return low < batches.size() ? Before(batches[low].position) : std::max(last_message_, Before(oldest_));
+  co_return low < batches.size() ? Before(batches[low].position) : std::max(last_message_, Before(kept_from_));
 }
 
 Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position, Duration wait) {
@@ -334,6 +362,7 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
     if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
     if (is_deleted_ || ownership_->is_gone()) co_return NotFound();
     if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok()) co_return status;
+    next = std::max(next, oldest_);  // from kept_from_ to there are no messages
     if (next.BatchStart() >= followed_) {
       const Instant now = context_.environment.Now();
       if (now >= deadline) co_return Step{.position = position, .tail = std::max(last_message_, position)};
@@ -358,20 +387,24 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
       next = read->next;
     } else {
       // Trimmed under our hands; the head may be behind in memory, but never in the store.
-      if (CheckNotTrimmed(Before(next)).ok() && start >= oldest_) {
+      const absl::StatusOr<Position> head = co_await ReadHead();
+      if (!head.ok()) co_return head.status();
+      if (*head <= start) {
         co_return MakeError(Reason::kStoreCorrupt,
                             Cat("topic ", full_name_, " misses a batch at ", start.DebugString()),
                             {.resource = full_name_, .path = context_.layout.Batch(entry_.uid, start)});
       }
+      if (*head > next) co_return Trimmed(*head);
+      next = read->kind == LogReader::Step::Kind::kHole ? read->next : start.NextSegment();
     }
   }
 }
 
 // ---- Trimming
 
-zk::Op TopicEngine::HeadOp(Position oldest, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const {
+zk::Op TopicEngine::HeadOp(Position kept_from, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const {
   storage::v1::HeadRecord record;
-  record.set_oldest_position(oldest.value());
+  record.set_oldest_position(kept_from.value());
   record.set_counted_position(followed_.value());
   record.set_live_messages(messages);
   record.set_live_bytes(bytes);
@@ -408,31 +441,46 @@ Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messa
 // Deletes whole batches from the front, at most one write's worth. Returns true if there may be more.
 Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
   constexpr std::size_t kDeletesMax = 256;
-  std::int64_t messages = messages_;
-  std::int64_t bytes = bytes_;
+  std::int64_t messages = 0;  // to be trimmed
+  std::int64_t bytes = 0;
+  Position kept_from = kept_from_;
   std::size_t count = 0;
   while (count < std::min(kept_.size(), kDeletesMax)) {
     const Kept oldest = kept_[count];
-    const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages, bytes);
+    const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages_ - messages, bytes_ - bytes);
     if (reign != reign_) co_return false;
     if (!must.ok()) co_return must.status();
     if (!*must) break;
-    messages -= oldest.messages;
-    bytes -= oldest.bytes;
+    messages += oldest.messages;
+    bytes += oldest.bytes;
+    kept_from = oldest.messages > 0
+                    ? Position::FromValue(oldest.position.value() + static_cast<std::uint64_t>(oldest.messages))
+                    : oldest.position.NextBatch();
     ++count;
   }
-  if (count == 0) co_return false;
+  if (count == 0) {
+    // What an earlier try, or an earlier owner, has left.
+    if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
+    co_return false;
+  }
   const Position oldest = count < kept_.size() ? kept_[count].position : followed_;
   std::vector<Position> deletes;
   for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
   while (true) {
     std::vector<zk::Op> ops;
-    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
-    ops.push_back(HeadOp(oldest, messages, bytes, static_cast<std::int64_t>(kept_.size() - count)));
+    const OwnerView held = ownership_->held();
+    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), held.version));
+    ops.push_back(
+        HeadOp(kept_from, messages_ - messages, bytes_ - bytes, static_cast<std::int64_t>(kept_.size() - count)));
     for (Position batch : deletes) ops.push_back(zk::Op::Delete(context_.layout.Batch(entry_.uid, batch)));
     const zk::Response done = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
     if (reign != reign_) co_return false;
     if (done.code == zk::Code::kOk) break;
+    if (!done.results.empty() && done.results[0].code == zk::Code::kBadVersion &&
+        ownership_->held().version == held.version) {
+      ownership_->Lose(MakeError(Reason::kNoOwner, "another replica has taken the log"));
+      co_return false;
+    }
     // A batch that is gone already (an earlier try, its reply lost) is left out.
     const auto missing = std::find_if(done.results.begin(), done.results.end(),
                                       [](const auto& result) { return result.code == zk::Code::kNoNode; });
@@ -449,6 +497,7 @@ Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
     kept_.pop_front();
   }
   oldest_ = oldest;
+  kept_from_ = kept_from;
   metrics_->Trimmed(trimmed);
   PublishGauges();
   if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
@@ -459,8 +508,13 @@ Task<absl::Status> TopicEngine::RemoveTrimmedSegments(std::uint64_t reign) {
   while (reign == reign_ && first_segment_ < oldest_.segment()) {
     std::vector<zk::Op> ops;
     ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
-    ops.push_back(zk::Op::Delete(context_.layout.Segment(entry_.uid, first_segment_), kSegmentSealed));
+    // What is left in it is the batch that ends it.
+    const std::string segment = context_.layout.Segment(entry_.uid, first_segment_);
+    const zk::Response left = co_await context_.client.Children(segment);
+    for (const std::string& name : left.children) ops.push_back(zk::Op::Delete(Cat(segment, "/", name)));
+    ops.push_back(zk::Op::Delete(segment, kSegmentSealed));
     const zk::Response gone = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    if (reign != reign_) co_return absl::OkStatus();
     if (gone.code != zk::Code::kOk && gone.code != zk::Code::kNoNode) {
       co_return UnavailableError(gone, "remove a trimmed segment");
     }
@@ -487,6 +541,7 @@ Task<absl::Status> TopicEngine::Delete() {
   }
   metrics_->Deleted(messages);
   is_deleted_ = true;
+  is_closed_ = true;
   ++reign_;
   ++growth_;
   ownership_->Stop();
@@ -507,11 +562,12 @@ Task<void> TopicEngine::Close(Duration timeout) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
   Drain();
   co_await appender_->Stop(timeout);
+  is_closed_ = true;
   ++reign_;
   if (ownership_->is_held()) {
     std::vector<zk::Op> ops;
     ops.push_back(LetGoOp(context_.layout, entry_.uid, ownership_->held()));
-    ops.push_back(HeadOp(oldest_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
     ownership_->Stop();
     co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
   }

@@ -119,7 +119,7 @@ class ZookeeperLossTest(unittest.TestCase):
             self.assertIsNotNone(call.exception())
         self.assertLess(time.monotonic() - begun, ANSWER_S + BUSY_S)
         self.wait_for_health("NOT_SERVING")
-        until(lambda: time.monotonic() - begun > 6, "the session is over for ZooKeeper, too")
+        until(lambda: time.monotonic() - begun > 3.5, "the session is over for ZooKeeper, too")
         self.zookeeper.resume()
         self.wait_for_health("SERVING")
         until(lambda: self.tries(lambda: self.client.enqueue("other", "after", timeout=5)), "writes are accepted")

@@ -60,8 +60,9 @@ class SimulatedReplica {
 
   // Ends everything, and checks that nothing goes on working afterwards.
   ~SimulatedReplica() {
-    if (!is_stopped_) Stop(std::chrono::seconds(0));
-    environment_.AdvanceBy(std::chrono::seconds(90));
+    if (!stopped_at_) Stop(std::chrono::seconds(0));
+    const Instant gone_at = *stopped_at_ + kLongestPause;
+    if (environment_.Now() < gone_at) environment_.AdvanceBy(gone_at - environment_.Now());
     broker_.reset();
     for (const auto& queue : queues_) EXPECT_TRUE(queue.expired()) << "a queue's engine goes on after its end";
     for (const auto& topic : topics_) EXPECT_TRUE(topic.expired()) << "a topic's engine goes on after its end";
@@ -69,13 +70,14 @@ class SimulatedReplica {
 
   absl::Status Start() { return environment_.RunTask(broker_->Start()); }
   void Stop(Duration timeout = std::chrono::seconds(10)) {
-    is_stopped_ = true;
     environment_.RunTask(broker_->Stop(timeout));
     client_.Close(std::chrono::seconds(1));
+    stopped_at_ = environment_.Now();
   }
   // As after kill -9: nothing of this process reaches ZooKeeper any more.
   void Crash(zk::SimulatedClient::OnTheWay on_the_way = zk::SimulatedClient::OnTheWay::kLost) {
     client_.Abandon(on_the_way);
+    Stop(std::chrono::seconds(0));
   }
 
   static Name QueueName(std::string id) { return {Name::Kind::kQueue, "default", std::move(id), {}}; }
@@ -109,6 +111,9 @@ class SimulatedReplica {
   const ProcessId& process() const { return context_.process; }
 
  private:
+  // No coroutine sleeps longer than the broker's sweeper, plus a request that is not answered.
+  static constexpr Duration kLongestPause = std::chrono::seconds(30) + zk::kRequestTimeout + std::chrono::seconds(2);
+
   SimulatedEnvironment& environment_;
   zk::SimulatedClient client_;
   const Layout layout_;
@@ -117,7 +122,7 @@ class SimulatedReplica {
   std::unique_ptr<Metrics> metrics_;
   EngineContext context_;
   std::unique_ptr<Broker> broker_;
-  bool is_stopped_ = false;
+  std::optional<Instant> stopped_at_;
   std::vector<std::weak_ptr<QueueEngine>> queues_;
   std::vector<std::weak_ptr<TopicEngine>> topics_;
 };
