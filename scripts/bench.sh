@@ -34,6 +34,10 @@ for argument in "${flags[@]}"; do
     exec "$programs/postkeeper_bench" --help
   fi
 done
+if $is_profiling && [[ " ${flags[*]} " == *" --only"* ]]; then
+  echo "bench.sh: --profile looks at its own three workloads; leave --only out" >&2
+  exit 2
+fi
 if $is_profiling && ! command -v perf >/dev/null; then
   echo "bench.sh: --profile needs perf. Install it: apt-get install linux-perf" >&2
   exit 1
@@ -46,12 +50,16 @@ done < <(compgen -e | grep '^POSTKEEPER_' || true)
 
 folder=$(mktemp -d "${TMPDIR:-/tmp}/postkeeper-bench.XXXXXX")
 server_pid=""
+bench_pid=""
 perf_pid=""
 
 stop_all() {
   local waited=0
   if [[ -n $perf_pid ]]; then
     kill -INT "$perf_pid" 2>/dev/null || true
+  fi
+  if [[ -n $bench_pid ]]; then
+    kill -TERM "$bench_pid" 2>/dev/null || true
   fi
   if [[ -n $server_pid ]]; then
     kill -TERM "$server_pid" 2>/dev/null || true
@@ -90,24 +98,36 @@ start_server() {
   done
 }
 
-run_bench() {
+# Starts postkeeper_bench; the caller waits for bench_pid, so that a signal ends this script at once.
+start_bench() {
   "$programs/postkeeper_bench" --address "$(log_field listening grpc)" --metrics "$(log_field listening metrics)" \
     --zookeeper "$(log_field "ZooKeeper runs" address)" --postkeeperd-pid "$server_pid" \
-    --zookeeper-pid "$(log_field "ZooKeeper runs" pid)" "$@"
+    --zookeeper-pid "$(log_field "ZooKeeper runs" pid)" "$@" &
+  bench_pid=$!
+}
+
+finish_bench() {
+  local pid=$bench_pid code=0
+  wait "$pid" || code=$?
+  bench_pid=""
+  if ((code != 0)); then
+    echo "What postkeeperd logged last:" >&2
+    tail -n 10 "$folder/log" >&2
+  fi
+  return "$code"
 }
 
 # profile WORKLOAD: perf looks on while the workload runs.
 profile() {
   local name="$profile_folder/${1//+/-}"
-  run_bench --no-ceilings --rounds 1 --warm-up 2 --seconds "$((profile_seconds + 1))" --messages-max 5000000 \
-    --only "$1" "${flags[@]}" >"$name.rate" &
-  local bench_pid=$!
+  start_bench --no-ceilings --rounds 1 --warm-up 2 --seconds "$((profile_seconds + 1))" --messages-max 5000000 \
+    --only "$1" "${flags[@]}" >"$name.rate"
   sleep 2.5
   perf record --quiet -F 499 --call-graph dwarf,8192 -p "$server_pid" -o "$name.data" -- sleep "$profile_seconds" &
   perf_pid=$!
   wait "$perf_pid" || true
   perf_pid=""
-  wait "$bench_pid"
+  finish_bench
   perf report --stdio --no-children -g none --percent-limit 0.3 -i "$name.data" >"$name.txt" 2>/dev/null
   perf report --stdio --no-children -g none --sort comm --percent-limit 0.3 -i "$name.data" >"$name.threads" 2>/dev/null
   cat "$name.rate"
@@ -123,5 +143,6 @@ if $is_profiling; then
   done
   echo "More: perf report -i $profile_folder/enqueue.data" >&2
 else
-  run_bench "${flags[@]}"
+  start_bench "${flags[@]}"
+  finish_bench
 fi

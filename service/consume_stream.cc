@@ -9,6 +9,7 @@
 #include "service/consume_outbox.h"
 #include "service/field_checks.h"
 #include "service/log_handle.h"
+#include "service/logging.h"
 #include "service/ordered_answers.h"
 #include "service/stream_call.h"
 #include "service/wire_codec.h"
@@ -173,6 +174,7 @@ class ConsumeStream final : public BidiCall {
       co_return;
     }
     consumer_ = *consumer;
+    LogDebug("a consumer has come", {{"source", open_.source.Full()}, {"consumer", open_.consumer}});
     SendOpened();
     Act(std::move(first), {});
     ReadMore();

@@ -8,6 +8,7 @@
 #include "postkeeper/wire/v1/wire.pb.h"
 #include "service/append_stream.h"
 #include "service/consume_stream.h"
+#include "service/logging.h"
 #include "service/raw_service.h"
 #include "service/subscribe_stream.h"
 #include "service/unary_call.h"
@@ -79,6 +80,9 @@ struct WaitingDequeue {
 };
 
 Task<absl::StatusOr<grpc::Slice>> Dequeue(std::shared_ptr<QueueEngine> queue, WaitingDequeue waiting) {
+  if (!waiting.request.consumer.empty()) {
+    LogDebug("a consumer dequeues", {{"source", queue->full_name()}, {"consumer", waiting.request.consumer}});
+  }
   absl::StatusOr<QueueEngine::Dequeued> dequeued =
       co_await queue->Dequeue(std::move(waiting.request), std::move(waiting.handle));
   if (!dequeued.ok()) co_return dequeued.status();

@@ -6,6 +6,7 @@
 
 #include "postkeeper/v1/message.pb.h"
 #include "service/broker.h"
+#include "service/logging.h"
 #include "service/stream_call.h"
 #include "service/wire_codec.h"
 #include "zkstore/signal.h"
@@ -66,6 +67,7 @@ class SubscribeStream final : public Base {
       End(status);
       co_return;
     }
+    LogDebug("a subscriber has come", {{"topic", topic_->full_name()}, {"subscriber", subscribe_.subscriber}});
     room_.emplace(desk_.environment, topic_->strand());
     const absl::Status end = co_await Serve();
     topic_->RemoveSubscriber();

@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "service/simulated_replica.h"
+#include "tests/support/simulated_replica.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {

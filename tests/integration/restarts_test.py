@@ -215,21 +215,6 @@ class RestartsTest(unittest.TestCase):
         self.assertEqual(self.client.ack("q", delivery), [message_pb2.SETTLE_ERROR_STALE_LEASE])
         self.assertEqual(self.client.ack("q", tokens([again])), [])
 
-    # request_id is remembered over a restart and a crash.
-    def test_request_id_after_a_restart(self):
-        first = self.client.enqueue("q", "a", request_id="r1")
-        settled = self.client.enqueue("q", "b", request_id="r2")
-        self.client.wait_for_counts("q", 2, 0, 0)
-        deliveries = self.client.dequeue("q", 2).deliveries
-        self.assertEqual(self.client.ack("q", deliveries[1]), [])
-        for end in (self.server.stop, self.server.kill):
-            end()
-            self.server.start()
-            self.wait_until_serving()
-            self.assertEqual(self.client.enqueue("q", "a", request_id="r1"), first)
-            self.assertEqual(self.client.enqueue("q", "b", request_id="r2"), settled)
-        self.assertEqual(settled, [deliveries[1].message_id])
-
 
 if __name__ == "__main__":
     unittest.main()
