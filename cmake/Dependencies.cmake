@@ -21,5 +21,8 @@ target_link_libraries(zookeeper_client INTERFACE ${ZOOKEEPER_LIBRARY} Threads::T
 # Standalone Asio, its bodies compiled once.
 file(WRITE ${CMAKE_BINARY_DIR}/asio_bodies.cc "#include <asio/impl/src.hpp>\n")
 add_library(postkeeper_asio STATIC ${CMAKE_BINARY_DIR}/asio_bodies.cc)
-target_compile_definitions(postkeeper_asio PUBLIC ASIO_STANDALONE ASIO_SEPARATE_COMPILATION ASIO_NO_DEPRECATED)
+# Asio 1.22 takes aligned_alloc where a header of the standard library came before its own, and operator new elsewhere;
+# a block that one file allocates and another frees must not depend on that.
+target_compile_definitions(postkeeper_asio PUBLIC ASIO_STANDALONE ASIO_SEPARATE_COMPILATION ASIO_NO_DEPRECATED
+                           ASIO_DISABLE_STD_ALIGNED_ALLOC)
 target_link_libraries(postkeeper_asio PUBLIC Threads::Threads)

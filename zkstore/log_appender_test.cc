@@ -38,6 +38,8 @@ class LogTest : public testing::Test {
   }
 
   ~LogTest() override {
+    client_->ReleaseHeld();
+    if (appender_) environment_.RunTask(appender_->Stop(seconds(5)));
     appender_.reset();
     environment_.AdvanceBy(seconds(60));
   }
