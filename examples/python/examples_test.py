@@ -123,9 +123,12 @@ class ExamplesTest(unittest.TestCase):
         killed.join()
         other = self.start("worker.py", "orders")
         everything = {str(i) for i in range(3000)}
-        while {line.split(": ")[1] for line in killed.lines + other.lines} < everything:
-            other.wait_for_lines(len(other.lines) + 1)  # fails by itself when none comes
-        self.assertTrue(any(line.startswith("attempt 2:") for line in other.lines))
+
+        def has_all(lines):
+            return (everything == {line.split(": ")[1] for line in killed.lines + lines}
+                    and any(line.startswith("attempt 2:") for line in lines))
+
+        other.wait_for(has_all)
 
     # A worker goes on by itself after the server was restarted.
     def test_worker_outlives_a_restart_of_the_server(self):
