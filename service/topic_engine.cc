@@ -1,10 +1,11 @@
+#include "service/topic_engine.h"
+
 #include <algorithm>
 #include <asio/post.hpp>
 #include <utility>
 
 #include "postkeeper/storage/v1/records.pb.h"
 #include "service/logging.h"
-#include "service/topic_engine.h"
 #include "zkstore/errors.h"
 #include "zkstore/text.h"
 
