@@ -27,7 +27,7 @@ QueueEngine::QueueEngine(EngineContext& context, LogEntry entry, std::string ful
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
       dispatcher_(std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)})),
-      request_ids_(context.limits.request_ids_max, context.limits.request_id_window),
+      request_ids_(context.environment, strand_, context.limits.request_ids_max, context.limits.request_id_window),
       tick_(context.environment.MakeTimer(strand_)),
       follow_progress_(context.environment, strand_) {}
 
@@ -240,9 +240,8 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
   const std::string id = append.request_id;
-  const Instant now = context_.environment.Now();
   if (!id.empty()) {
-    const RequestIds::Entered entered = request_ids_.Enter(id, now, done);
+    const RequestIds::Entered entered = request_ids_.Enter(id, done);
     if (entered == RequestIds::Entered::kKnown) return;
     if (entered == RequestIds::Entered::kFull) {
       return done(MakeError(Reason::kTooManyCalls, Cat("queue ", full_name_, " remembers too many request_ids"),
@@ -250,14 +249,13 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
     }
   }
   if (absl::Status room = CheckRoom(messages, bytes); !room.ok()) {
-    if (!id.empty()) request_ids_.Finish(id, room, now);
+    if (!id.empty()) request_ids_.Finish(id, room);
     return done(room);
   }
   appending_messages_ += messages;
   appending_bytes_ += bytes;
   auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
-    const Instant then = self->context_.environment.Now();
     if (is_first) {
       self->appending_messages_ -= messages;
       self->appending_bytes_ -= bytes;
@@ -265,10 +263,10 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
     if (outcome.ok()) {
       self->metrics_->Enqueued(messages, bytes);
-      self->enqueued_.Add(messages, then);
+      self->enqueued_.Add(messages, self->context_.environment.Now());
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
-    if (!id.empty()) self->request_ids_.Finish(id, outcome, then);
+    if (!id.empty()) self->request_ids_.Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
   const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);

@@ -100,6 +100,20 @@ TEST_F(QueueEngineTest, ReleaseDoesNotCount) {
   EXPECT_EQ(Ack(got[0]), "ok");
 }
 
+// A release with a delay does not count either, also if the queue changes its process meanwhile.
+TEST_F(QueueEngineTest, ReleaseWithDelayDoesNotCount) {
+  ASSERT_TRUE(Enqueue({"a"}).ok());
+  std::vector<Delivery> got = Dequeue();
+  EXPECT_EQ(Nack(got[0], seconds(2), NackKind::kRelease), "ok");
+  EXPECT_THAT(Dequeue(), IsEmpty());
+  Restart();
+  got = Dequeue(1, seconds(30));
+  ASSERT_THAT(got, SizeIs(1));
+  EXPECT_EQ(got[0].attempt, 1);
+  EXPECT_EQ(got[0].token.number, 2u);
+  EXPECT_EQ(Ack(got[0]), "ok");
+}
+
 // A nack without delay while a consumer waits gives the message out at once; the later number stays the stored one.
 TEST_F(QueueEngineTest, NackAtOnceKeepsTheLaterNumberStored) {
   ASSERT_TRUE(Enqueue({"a"}).ok());

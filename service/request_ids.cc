@@ -1,51 +1,72 @@
 #include "service/request_ids.h"
 
+#include <utility>
+
 #include "zkstore/errors.h"
 
 namespace postkeeper {
 
-void RequestIds::Expire(Instant now) {
-  while (!answered_.empty() && answered_.front().first + window_ <= now) {
-    auto expired = ids_.find(answered_.front().second);
-    // It may have been forgotten and entered again since.
-    if (expired != ids_.end() && expired->second.answered_at == answered_.front().first) ids_.erase(expired);
-    answered_.pop_front();
+RequestIds::RequestIds(Environment& environment, asio::any_io_executor strand, std::size_t ids_max, Duration window)
+    : environment_(environment),
+      ids_max_(ids_max),
+      window_(window),
+      patience_timer_(environment.MakeTimer(std::move(strand))) {}
+
+void RequestIds::Expire() {
+  const Instant now = environment_.Now();
+  while (!written_.empty() && written_.front().first + window_ <= now) {
+    ids_.erase(written_.front().second);
+    written_.pop_front();
   }
 }
 
-RequestIds::Entered RequestIds::Enter(const std::string& request_id, Instant now, Done& done) {
-  Expire(now);
+RequestIds::Entered RequestIds::Enter(const std::string& request_id, Done& done) {
+  Expire();
   auto found = ids_.find(request_id);
-  if (found != ids_.end()) {
-    if (found->second.is_answered) {
-      Done answer = std::move(done);
-      answer(found->second.answer);
-    } else {
-      found->second.waiting.push_back(std::move(done));
-    }
+  if (found == ids_.end()) {
+    if (ids_.size() >= ids_max_) return Entered::kFull;
+    ids_.try_emplace(request_id);
+    return Entered::kNew;
+  }
+  Entry& entry = found->second;
+  if (entry.written) {
+    Done answer = std::move(done);
+    answer(*entry.written);
     return Entered::kKnown;
   }
-  if (ids_.size() >= ids_max_) return Entered::kFull;
-  ids_.try_emplace(request_id);
-  return Entered::kNew;
+  entry.waiting.push_back(std::move(done));
+  if (entry.is_unknown) {
+    if (unknown_repeated_.empty()) patience_timer_->Start(kPatience, [this] { LosePatience(); });
+    unknown_repeated_.push_back(request_id);
+  }
+  return Entered::kKnown;
 }
 
-void RequestIds::Finish(const std::string& request_id, const absl::StatusOr<Appended>& outcome, Instant now) {
+void RequestIds::Finish(const std::string& request_id, const absl::StatusOr<Appended>& outcome) {
   auto found = ids_.find(request_id);
-  if (found == ids_.end() || (found->second.is_answered && found->second.answer.ok())) return;
-  std::vector<Done> waiting = std::move(found->second.waiting);
-  found->second.waiting.clear();
-  if (outcome.ok() || HasReason(outcome.status(), Reason::kOutcomeUnknown)) {
-    if (!found->second.is_answered) {
-      found->second.answered_at = now;
-      answered_.emplace_back(now, request_id);
-    }
-    found->second.is_answered = true;
-    found->second.answer = outcome;
+  if (found == ids_.end() || found->second.written) return;
+  Entry& entry = found->second;
+  std::vector<Done> waiting = std::exchange(entry.waiting, {});
+  if (outcome.ok()) {
+    entry.written = *outcome;
+    written_.emplace_back(environment_.Now(), request_id);
+  } else if (HasReason(outcome.status(), Reason::kOutcomeUnknown)) {
+    entry.is_unknown = true;
   } else {
     ids_.erase(found);  // not written: the next repeat writes
   }
   for (Done& done : waiting) done(outcome);
+}
+
+// Answers those who have waited for a fate that is still not known.
+void RequestIds::LosePatience() {
+  for (const std::string& request_id : std::exchange(unknown_repeated_, {})) {
+    auto found = ids_.find(request_id);
+    if (found == ids_.end() || !found->second.is_unknown || found->second.written) continue;
+    const absl::Status unknown =
+        MakeError(Reason::kOutcomeUnknown, "ZooKeeper has not yet said whether the messages of this request_id are in");
+    for (Done& done : std::exchange(found->second.waiting, {})) done(unknown);
+  }
 }
 
 }  // namespace postkeeper

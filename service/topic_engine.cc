@@ -25,7 +25,7 @@ TopicEngine::TopicEngine(EngineContext& context, LogEntry entry, std::string ful
       full_name_(std::move(full_name)),
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
-      request_ids_(context.limits.request_ids_max, context.limits.request_id_window),
+      request_ids_(context.environment, strand_, context.limits.request_ids_max, context.limits.request_id_window),
       grown_(context.environment, strand_),
       trim_(context.environment, strand_) {}
 
@@ -227,9 +227,8 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
   const std::string id = append.request_id;
-  const Instant now = context_.environment.Now();
   if (!id.empty()) {
-    const RequestIds::Entered entered = request_ids_.Enter(id, now, done);
+    const RequestIds::Entered entered = request_ids_.Enter(id, done);
     if (entered == RequestIds::Entered::kKnown) return;
     if (entered == RequestIds::Entered::kFull) {
       return done(MakeError(Reason::kTooManyCalls, Cat("topic ", full_name_, " remembers too many request_ids"),
@@ -241,7 +240,7 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
     const absl::Status full =
         MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
                   {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
-    if (!id.empty()) request_ids_.Finish(id, full, now);
+    if (!id.empty()) request_ids_.Finish(id, full);
     return done(full);
   }
   auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
@@ -251,7 +250,7 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
       self->metrics_->Published(messages, bytes);
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
-    if (!id.empty()) self->request_ids_.Finish(id, outcome, self->context_.environment.Now());
+    if (!id.empty()) self->request_ids_.Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
   const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);

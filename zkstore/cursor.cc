@@ -14,8 +14,6 @@ using storage::v1::CursorRecord;
 using storage::v1::HeadRecord;
 using storage::v1::PartRecord;
 
-// Far from the wrap of ZooKeeper's 32-bit versions.
-constexpr std::int32_t kVersionMax = 1 << 30;
 constexpr Duration kRetryPause = std::chrono::milliseconds(50);
 // What one change adds to a write at worst.
 constexpr std::size_t kBytesPerChange = 12;
@@ -26,7 +24,7 @@ constexpr std::size_t kOwnerOp = 0;
 }  // namespace
 
 Cursor::Cursor(Environment& environment, zk::Client& client, const Layout& layout, const Uid& log, const Uid& source,
-               const OwnerView& held, asio::any_io_executor strand, Listener listener)
+               const OwnerView& held, asio::any_io_executor strand, Listener listener, std::int32_t version_max)
     : environment_(environment),
       client_(client),
       layout_(layout),
@@ -34,6 +32,7 @@ Cursor::Cursor(Environment& environment, zk::Client& client, const Layout& layou
       source_(source),
       strand_(strand),
       listener_(std::move(listener)),
+      version_max_(version_max),
       held_(held),
       connected_at_(environment.Now()),
       wake_(environment, strand) {}
@@ -194,7 +193,7 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
     write.starts_generation = true;
     generation_ = 1;
     write.ops.push_back(zk::Op::Create(layout_.Cursor(log_, source_, *generation_), record.SerializeAsString()));
-  } else if (version_ >= kVersionMax) {
+  } else if (version_ >= version_max_) {
     write.starts_generation = true;
     write.ops.push_back(zk::Op::Delete(layout_.Cursor(log_, source_, *generation_), version_));
     ++*generation_;

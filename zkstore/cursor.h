@@ -40,6 +40,7 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   static constexpr std::size_t kWriteBytesMax = 256 << 10;  // about; one part alone may be larger
   static constexpr std::size_t kHandedOverLeasesMax = 4096;
   static constexpr int kEpochsKept = 8;
+  static constexpr std::int32_t kVersionMax = 1 << 30;  // far from the wrap of ZooKeeper's 32-bit versions
   static constexpr Duration kPatience = std::chrono::milliseconds(1500);
 
   // What the head record says (DESIGN: what is stored, up to a position).
@@ -72,7 +73,8 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   using Done = absl::AnyInvocable<void(absl::Status)>;
 
   Cursor(Environment& environment, zk::Client& client, const Layout& layout, const Uid& log, const Uid& source,
-         const OwnerView& held, asio::any_io_executor strand, Listener listener);
+         const OwnerView& held, asio::any_io_executor strand, Listener listener,
+         std::int32_t version_max = kVersionMax);
   ~Cursor();
 
   // Reads cursor and parts; to be called once, after the ownership was taken, before anything else.
@@ -135,6 +137,7 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   const Uid source_;
   const asio::any_io_executor strand_;
   const Listener listener_;
+  const std::int32_t version_max_;  // of one generation
 
   // Touched only on the strand.
   OwnerView held_;

@@ -10,9 +10,6 @@
 namespace postkeeper {
 namespace {
 
-// Where a chain moves on to the next generation: far from the wrap of ZooKeeper's 32-bit versions, where a version of
-// -1 would mean "any" and the chain would fence nothing.
-constexpr std::int32_t kVersionMax = 1 << 30;
 // Between attempts of the slow path while ZooKeeper refuses or does not answer.
 constexpr Duration kRetryPause = std::chrono::milliseconds(50);
 
@@ -111,7 +108,7 @@ void LogAppender::SendWhatFits() {
     ++in_flight;
   }
   while (in_flight < options_.in_flight_max && !forming_.empty()) {
-    if (next_version_ >= kVersionMax) {
+    if (next_version_ >= options_.chain_versions_max) {
       if (pipeline_.empty()) MoveToNextGeneration();
       return;
     }

@@ -26,7 +26,10 @@ struct AppendOptions {
   std::uint32_t segment_batches_max = 4096;             // whoever creates this one seals the segment
   std::size_t queued_bytes_max = 32 << 20;              // given and not yet sent; past it RESOURCE_EXHAUSTED
   Duration patience = std::chrono::milliseconds(1500);  // how long calls wait for a lost ZooKeeper
-  Duration long_delay = std::chrono::minutes(1);        // messages delayed by more get batches of their own
+  // Where a chain moves on to the next generation: far from the wrap of ZooKeeper's 32-bit versions, where a version of
+  // -1 would mean "any" and the chain would fence nothing.
+  std::int32_t chain_versions_max = 1 << 30;
+  Duration long_delay = std::chrono::minutes(1);  // messages delayed by more get batches of their own
 };
 
 // Where the messages of one call went.

@@ -256,7 +256,8 @@ class QueuesTest(ServerTest):
     # All messages of a request are written, or none.
     def test_a_request_is_all_or_nothing(self):
         batch = messages("good") + [message_pb2.Message(attributes={"": "x"})]
-        self.assert_refused(lambda: self.client.stub.Enqueue(message_pb2.EnqueueRequest(queue=self.name, messages=batch)),
+        request = message_pb2.EnqueueRequest(queue=self.name, messages=batch)
+        self.assert_refused(lambda: self.client.stub.Enqueue(request),
                             "INVALID_ARGUMENT", "INVALID_FIELD")
         self.client.enqueue(self.name, *range(4096))
         self.assertEqual(bodies(self.client.drain(self.name)), [str(i) for i in range(4096)])

@@ -58,8 +58,9 @@ def set_field(message, path, value=None):
     field = message.DESCRIPTOR.fields_by_name[path[0]]
     is_repeated = field.label == FieldDescriptor.LABEL_REPEATED
     if field.message_type is None:
-        made = value if value is not None else {FieldDescriptor.CPPTYPE_STRING: "x", FieldDescriptor.CPPTYPE_BOOL: True}.get(
-            field.cpp_type, 1)
+        made = value
+        if made is None:
+            made = {FieldDescriptor.CPPTYPE_STRING: "x", FieldDescriptor.CPPTYPE_BOOL: True}.get(field.cpp_type, 1)
         if is_repeated:
             getattr(message, path[0]).append(made)
         else:
@@ -166,8 +167,9 @@ class ServedTest(ServerTest):
                 continue
             with self.subTest(method.name):
                 path = f"/{method.containing_service.full_name}/{method.name}"
-                call = {(False, False): self.client.channel.unary_unary, (False, True): self.client.channel.unary_stream,
-                        (True, True): self.client.channel.stream_stream}[method.client_streaming, method.server_streaming]
+                channel = self.client.channel
+                call = {(False, False): channel.unary_unary, (False, True): channel.unary_stream,
+                        (True, True): channel.stream_stream}[method.client_streaming, method.server_streaming]
                 refused = refusal(lambda: call(path)(iter([field_1000]) if method.client_streaming else field_1000,
                                                      timeout=20))
                 # A required name that is missing has precedence.
@@ -176,7 +178,8 @@ class ServedTest(ServerTest):
         self.assert_refused(lambda: self.client.raw("MessageService/Enqueue", enqueue + field_1000), "UNIMPLEMENTED",
                             "FIELD_NOT_SERVED", "field 1000")
         inner = message_pb2.Message(body=b"x").SerializeToString() + field_1000
-        enqueue = message_pb2.EnqueueRequest(queue=self.name).SerializeToString() + b"\x12" + bytes([len(inner)]) + inner
+        enqueue = message_pb2.EnqueueRequest(queue=self.name).SerializeToString()
+        enqueue += b"\x12" + bytes([len(inner)]) + inner
         self.assert_refused(lambda: self.client.raw("MessageService/Enqueue", enqueue), "UNIMPLEMENTED",
                             "FIELD_NOT_SERVED", "messages[0].field 1000")
         nacks = message_pb2.Nacks(lease_tokens=["x"])
@@ -191,7 +194,8 @@ class ServedTest(ServerTest):
         request_type = message_pb2.DESCRIPTOR.services_by_name["MessageService"].methods_by_name[rpc].input_type.name
         request = getattr(message_pb2, request_type)(**{APPENDS[rpc]: name}, messages=sent, **fields)
         if rpc.endswith("Stream"):
-            return [list(answer.message_ids) for answer in getattr(self.client.stub, rpc)(iter([request]), timeout=20)][0]
+            answers = getattr(self.client.stub, rpc)(iter([request]), timeout=20)
+            return [list(answer.message_ids) for answer in answers][0]
         return list(getattr(self.client.stub, rpc)(request, timeout=20).message_ids)
 
     def read(self, rpc, name, count):
@@ -385,8 +389,8 @@ class ServedTest(ServerTest):
              "max_messages": 1234, "max_bytes": 123456}
     TOPIC = {"retention": duration(7200), "max_messages": 1234, "max_bytes": 123456}
 
-    @shows(*of_each(["CreateQueue", "UpdateQueue"], "queue", "queue.name", "queue.lease_duration", "queue.retry_backoff",
-                    "queue.retry_backoff_max", "queue.max_messages", "queue.max_bytes"),
+    @shows(*of_each(["CreateQueue", "UpdateQueue"], "queue", "queue.name", "queue.lease_duration",
+                    "queue.retry_backoff", "queue.retry_backoff_max", "queue.max_messages", "queue.max_bytes"),
            *of_each(["CreateTopic", "UpdateTopic"], "topic", "topic.name", "topic.retention", "topic.max_messages",
                     "topic.max_bytes"), "GetQueue.name", "GetTopic.name")
     def test_settings(self):

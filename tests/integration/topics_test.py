@@ -101,7 +101,8 @@ class TopicsTest(ServerTest):
     # PublishStream keeps the order sent and answers each frame; whoever reads gets that order.
     def test_publish_stream(self):
         subscriber = self.subscribe(self.name)
-        frames = [message_pb2.PublishStreamRequest(topic=self.name if i == 0 else "", messages=messages(f"{i}a", f"{i}b"))
+        frames = [message_pb2.PublishStreamRequest(topic=self.name if i == 0 else "",
+                                                   messages=messages(f"{i}a", f"{i}b"))
                   for i in range(300)]
         answers = list(self.client.stub.PublishStream(iter(frames), timeout=60))
         got = subscriber.messages(600)
@@ -114,7 +115,8 @@ class TopicsTest(ServerTest):
         first = self.client.publish(self.name, "a", request_id="r")
         self.assertEqual(self.client.publish(self.name, "a", request_id="r"), first)
         frame = message_pb2.PublishStreamRequest(topic=self.name, messages=messages("a"), request_id="r")
-        self.assertEqual([list(answer.message_ids) for answer in self.client.stub.PublishStream(iter([frame]))], [first])
+        answers = self.client.stub.PublishStream(iter([frame]), timeout=30)
+        self.assertEqual([list(answer.message_ids) for answer in answers], [first])
         self.client.publish(self.name, "b")
         self.assertEqual(bodies(self.subscribe(self.name, earliest=True).messages(2)), ["a", "b"])
 

@@ -1,4 +1,4 @@
-"""ZooKeeper goes and comes back: calls are answered in time, the process lives on, and everything recovers by itself."""
+"""ZooKeeper goes and comes back: calls are answered in time, the process lives, everything recovers by itself."""
 
 import pathlib
 import sys

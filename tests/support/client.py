@@ -20,9 +20,9 @@ from postkeeper.v1 import (admin_pb2, admin_pb2_grpc, cluster_pb2, cluster_pb2_g
                            message_pb2_grpc)
 from postkeeperd import Postkeeperd, until  # noqa: E402
 
-__all__ = ["ALREADY_SETTLED", "LEASE_LIMIT", "MALFORMED_TOKEN", "STALE_LEASE", "Client", "Consumer", "Frames", "Outgoing",
-           "Refusal", "ServerTest", "Subscriber", "admin_pb2", "bodies", "cluster_pb2", "connection", "duration", "flat_tokens",
-           "grpc", "message_pb2", "messages", "refusal", "tokens", "until"]
+__all__ = ["ALREADY_SETTLED", "LEASE_LIMIT", "MALFORMED_TOKEN", "STALE_LEASE", "Client", "Consumer", "Frames",
+           "Outgoing", "Refusal", "ServerTest", "Subscriber", "admin_pb2", "bodies", "cluster_pb2", "connection", "duration",
+           "flat_tokens", "grpc", "message_pb2", "messages", "refusal", "tokens", "until"]
 
 CALL_TIMEOUT_S = 30
 FRAME_TIMEOUT_S = 30
