@@ -27,7 +27,8 @@ QueueEngine::QueueEngine(EngineContext& context, LogEntry entry, std::string ful
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
       dispatcher_(std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)})),
-      request_ids_(context.environment, strand_, context.limits.request_ids_max, context.limits.request_id_window),
+      request_ids_(std::make_shared<RequestIds>(context.environment, strand_, context.limits.request_ids_max,
+                                                context.limits.request_id_window)),
       tick_(context.environment.MakeTimer(strand_)),
       follow_progress_(context.environment, strand_) {}
 
@@ -115,6 +116,7 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   has_reached_tail_ = false;
   newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
   followed_ = std::max(cursor_->settled().watermark(), Position(first_segment_, 0, 0));
+  reader_->Ring();  // what it knows of the tail may be older than the reign
   Spawn(strand_, Follow(self, reign_));
   LogInfo("took a queue", {{"queue", full_name_}, {"epoch", held.epoch}});
   co_return absl::OkStatus();
@@ -241,7 +243,7 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
   const std::int64_t bytes = append.message_bytes;
   const std::string id = append.request_id;
   if (!id.empty()) {
-    const RequestIds::Entered entered = request_ids_.Enter(id, done);
+    const RequestIds::Entered entered = request_ids_->Enter(id, done);
     if (entered == RequestIds::Entered::kKnown) return;
     if (entered == RequestIds::Entered::kFull) {
       return done(MakeError(Reason::kTooManyCalls, Cat("queue ", full_name_, " remembers too many request_ids"),
@@ -249,7 +251,7 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
     }
   }
   if (absl::Status room = CheckRoom(messages, bytes); !room.ok()) {
-    if (!id.empty()) request_ids_.Finish(id, room);
+    if (!id.empty()) request_ids_->Finish(id, room);
     return done(room);
   }
   appending_messages_ += messages;
@@ -266,7 +268,7 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
       self->enqueued_.Add(messages, self->context_.environment.Now());
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
-    if (!id.empty()) self->request_ids_.Finish(id, outcome);
+    if (!id.empty()) self->request_ids_->Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
   const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);

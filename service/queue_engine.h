@@ -273,7 +273,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::shared_ptr<LogReader> reader_;
   std::shared_ptr<Cursor> cursor_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  RequestIds request_ids_;
+  const std::shared_ptr<RequestIds> request_ids_;
   std::unique_ptr<QueueMetrics> metrics_;
 
   absl::flat_hash_map<ConsumerId, Consumer> consumers_;

@@ -36,7 +36,11 @@ RequestIds::Entered RequestIds::Enter(const std::string& request_id, Done& done)
   }
   entry.waiting.push_back(std::move(done));
   if (entry.is_unknown) {
-    if (unknown_repeated_.empty()) patience_timer_->Start(kPatience, [this] { LosePatience(); });
+    if (unknown_repeated_.empty()) {
+      patience_timer_->Start(kPatience, [weak = weak_from_this()] {
+        if (const std::shared_ptr<RequestIds> self = weak.lock()) self->LosePatience();
+      });
+    }
     unknown_repeated_.push_back(request_id);
   }
   return Entered::kKnown;

@@ -22,8 +22,8 @@ namespace postkeeper {
 //
 // Bounded by time and number: an id is kept for `window` after its messages were written; past `ids_max` ids a new one
 // is refused, since forgetting one early would let its repeat write twice. Lives on one strand; all calls are made
-// there, and callbacks are called there.
-class RequestIds {
+// there, and callbacks are called there. Held by shared_ptr.
+class RequestIds : public std::enable_shared_from_this<RequestIds> {
  public:
   using Done = LogAppender::Done;
   static constexpr Duration kPatience = std::chrono::seconds(1);

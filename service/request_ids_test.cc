@@ -26,15 +26,12 @@ class RequestIdsTest : public testing::Test {
   // Enters the id; the answer, if it is given, goes into `answers_`.
   Entered Enter(const std::string& id) {
     RequestIds::Done done = [this](const absl::StatusOr<Appended>& outcome) { answers_.push_back(outcome); };
-    return ids_.Enter(id, done);
-  }
-
-  void Pass(Duration duration) {
-    environment_.RunUntil([] { return false; }, duration);
+    return ids_->Enter(id, done);
   }
 
   SimulatedEnvironment environment_{1};
-  RequestIds ids_{environment_, environment_.MakeStrand(), 3, minutes(10)};
+  std::shared_ptr<RequestIds> ids_ =
+      std::make_shared<RequestIds>(environment_, environment_.MakeStrand(), 3, minutes(10));
   std::vector<absl::StatusOr<Appended>> answers_;
 };
 
@@ -44,7 +41,7 @@ TEST_F(RequestIdsTest, RepeatsGetTheFirstAnswer) {
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   EXPECT_TRUE(answers_.empty());
-  ids_.Finish("a", Written(7));
+  ids_->Finish("a", Written(7));
   ASSERT_EQ(answers_.size(), 2u);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   ASSERT_EQ(answers_.size(), 3u);
@@ -55,7 +52,7 @@ TEST_F(RequestIdsTest, RepeatsGetTheFirstAnswer) {
 TEST_F(RequestIdsTest, RefusedCallsMayBeRepeated) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  ids_.Finish("a", Refused());
+  ids_->Finish("a", Refused());
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_TRUE(HasReason(answers_[0].status(), Reason::kZookeeperUnavailable));
   EXPECT_EQ(Enter("a"), Entered::kNew);
@@ -64,46 +61,46 @@ TEST_F(RequestIdsTest, RefusedCallsMayBeRepeated) {
 // While the outcome is unknown nothing is written; a repeat waits for the fate of the first, for a second at most.
 TEST_F(RequestIdsTest, UnknownBecomesKnown) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  ids_.Finish("a", Unknown());
+  ids_->Finish("a", Unknown());
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  Pass(milliseconds(999));
+  environment_.AdvanceBy(milliseconds(999));
   EXPECT_TRUE(answers_.empty());
-  Pass(milliseconds(1));
+  environment_.AdvanceBy(milliseconds(1));
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_TRUE(HasReason(answers_[0].status(), Reason::kOutcomeUnknown));
 
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  Pass(milliseconds(500));
-  ids_.Finish("a", Written(3));
+  environment_.AdvanceBy(milliseconds(500));
+  ids_->Finish("a", Written(3));
   ASSERT_EQ(answers_.size(), 2u);
   EXPECT_EQ(answers_[1]->writer.version, 3u);
-  Pass(minutes(1));
+  environment_.AdvanceBy(minutes(1));
   EXPECT_EQ(answers_.size(), 2u);
 }
 
 // Messages that turn out not to be written are forgotten, whatever was said before.
 TEST_F(RequestIdsTest, UnknownBecomesRefused) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  ids_.Finish("a", Unknown());
+  ids_->Finish("a", Unknown());
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  ids_.Finish("a", Refused());
+  ids_->Finish("a", Refused());
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_TRUE(HasReason(answers_[0].status(), Reason::kZookeeperUnavailable));
   EXPECT_EQ(Enter("a"), Entered::kNew);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  Pass(minutes(1));  // the patience of the one who was told is not that of who waits now
+  environment_.AdvanceBy(minutes(1));  // the patience of the one who was told is not that of who waits now
   EXPECT_EQ(answers_.size(), 1u);
 }
 
 // A later word about messages that are known to be written changes nothing.
 TEST_F(RequestIdsTest, WrittenStaysWritten) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  ids_.Finish("a", Written(3));
-  ids_.Finish("a", Unknown());
-  ids_.Finish("never entered", Written(4));
+  ids_->Finish("a", Written(3));
+  ids_->Finish("a", Unknown());
+  ids_->Finish("never entered", Written(4));
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   EXPECT_EQ(answers_.back()->writer.version, 3u);
-  EXPECT_EQ(ids_.size(), 1u);
+  EXPECT_EQ(ids_->size(), 1u);
 }
 
 // An id is kept for the window and forgotten after it; one that is open or unknown is never forgotten.
@@ -111,13 +108,13 @@ TEST_F(RequestIdsTest, IdsExpire) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
   EXPECT_EQ(Enter("open"), Entered::kNew);
   EXPECT_EQ(Enter("unknown"), Entered::kNew);
-  ids_.Finish("a", Written(1));
-  ids_.Finish("unknown", Unknown());
-  Pass(minutes(10) - seconds(1));
+  ids_->Finish("a", Written(1));
+  ids_->Finish("unknown", Unknown());
+  environment_.AdvanceBy(minutes(10) - seconds(1));
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  Pass(seconds(1));
+  environment_.AdvanceBy(seconds(1));
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  Pass(minutes(90));
+  environment_.AdvanceBy(minutes(90));
   EXPECT_EQ(Enter("open"), Entered::kKnown);
   EXPECT_EQ(Enter("unknown"), Entered::kKnown);
 }
@@ -126,12 +123,12 @@ TEST_F(RequestIdsTest, IdsExpire) {
 TEST_F(RequestIdsTest, FullRefusesNewIds) {
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(Enter(Cat("id", i)), Entered::kNew);
-    ids_.Finish(Cat("id", i), Written(1));
-    Pass(seconds(1));
+    ids_->Finish(Cat("id", i), Written(1));
+    environment_.AdvanceBy(seconds(1));
   }
   EXPECT_EQ(Enter("d"), Entered::kFull);
   EXPECT_EQ(Enter("id0"), Entered::kKnown);
-  Pass(minutes(10) - seconds(3));
+  environment_.AdvanceBy(minutes(10) - seconds(3));
   EXPECT_EQ(Enter("d"), Entered::kNew);
   EXPECT_EQ(Enter("e"), Entered::kFull);
 }

@@ -25,7 +25,8 @@ TopicEngine::TopicEngine(EngineContext& context, LogEntry entry, std::string ful
       full_name_(std::move(full_name)),
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
-      request_ids_(context.environment, strand_, context.limits.request_ids_max, context.limits.request_id_window),
+      request_ids_(std::make_shared<RequestIds>(context.environment, strand_, context.limits.request_ids_max,
+                                                context.limits.request_id_window)),
       grown_(context.environment, strand_),
       trim_(context.environment, strand_) {}
 
@@ -86,6 +87,7 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   SetBeginning(*head, first_segment_);
   followed_ = oldest_;
   last_message_ = Before(kept_from_);
+  reader_->Ring();  // what it knows of the tail may be older than the reign
   Spawn(strand_, Follow(self, reign_));
   Spawn(strand_, TrimFromTimeToTime(self, reign_));
   LogInfo("took a topic", {{"topic", full_name_}, {"epoch", held.epoch}});
@@ -228,7 +230,7 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
   const std::int64_t bytes = append.message_bytes;
   const std::string id = append.request_id;
   if (!id.empty()) {
-    const RequestIds::Entered entered = request_ids_.Enter(id, done);
+    const RequestIds::Entered entered = request_ids_->Enter(id, done);
     if (entered == RequestIds::Entered::kKnown) return;
     if (entered == RequestIds::Entered::kFull) {
       return done(MakeError(Reason::kTooManyCalls, Cat("topic ", full_name_, " remembers too many request_ids"),
@@ -240,7 +242,7 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
     const absl::Status full =
         MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
                   {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
-    if (!id.empty()) request_ids_.Finish(id, full);
+    if (!id.empty()) request_ids_->Finish(id, full);
     return done(full);
   }
   auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
@@ -250,7 +252,7 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
       self->metrics_->Published(messages, bytes);
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
-    if (!id.empty()) self->request_ids_.Finish(id, outcome);
+    if (!id.empty()) self->request_ids_->Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
   const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);

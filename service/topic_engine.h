@@ -121,7 +121,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   std::uint64_t reign_ = 0;  // as of QueueEngine
   std::shared_ptr<LogAppender> appender_;
   std::shared_ptr<LogReader> reader_;
-  RequestIds request_ids_;
+  const std::shared_ptr<RequestIds> request_ids_;
   std::unique_ptr<TopicMetrics> metrics_;
   std::deque<Kept> kept_;      // oldest first
   std::int64_t messages_ = 0;  // of kept_

@@ -31,10 +31,10 @@ using Instant = BootClock::time_point;
 using WallTime = std::chrono::sys_time<std::chrono::milliseconds>;
 using Duration = std::chrono::nanoseconds;
 
-// A one-shot alarm. Not thread-safe: to be used on the executor it was made for, where its function runs too.
+// A one-shot alarm, to be used on the executor it was made for, where its function runs too.
 class Timer {
  public:
-  // Destroying a timer cancels it.
+  // Cancels it, on any thread. Away from its executor the function may be running just then; it must hold what it uses.
   virtual ~Timer() = default;
   // Runs `function` once after `delay`, in place of whatever this timer was to run before.
   virtual void Start(Duration delay, std::function<void()> function) = 0;

@@ -47,11 +47,18 @@ void LogReader::LearnTail(Position past_last) {
 
 void LogReader::OnAppended(Position position, std::shared_ptr<const Batch> batch) {
   cache_.Insert(log_, position.BatchStart(), std::move(batch));
-  LearnTail(position.NextBatch());
-  Ring();
+  const Position tail = position.NextBatch();
+  LearnTail(tail);
+  if (known_tail_ == tail) own_tail_ = tail;
+  WakeReaders();
 }
 
 void LogReader::Ring() {
+  own_tail_.reset();
+  WakeReaders();
+}
+
+void LogReader::WakeReaders() {
   ++rings_;
   bell_.Notify();
 }
@@ -73,6 +80,10 @@ Task<absl::StatusOr<LogReader::Step>> LogReader::Read(Position at) {
   const std::shared_ptr<LogReader> self = shared_from_this();
   at = at.BatchStart();
   if (std::shared_ptr<const Batch> batch = cache_.Find(log_, at)) co_return StepTo(at, std::move(batch));
+  if (own_tail_ == at) {
+    own_tail_.reset();
+    co_return Step{Step::Kind::kAtTail, nullptr, at};  // WaitAtTail looks before it sleeps for long
+  }
   auto known = segments_.find(at.segment());
   std::optional<SegmentView> view = known == segments_.end() ? std::nullopt : std::optional(known->second);
   if (!view || view->tail <= at.batch()) {
@@ -150,8 +161,12 @@ Task<void> LogReader::WaitAtTail(Position at) {
   auto is_beyond = [&] { return rings_ != seen || known_tail_ > at; };
   if (is_beyond()) co_return;
   if (!watched_.contains(at)) {
-    co_await bell_.WaitFor(kBellPatience);
-    if (is_beyond()) co_return;
+    // A ring from before this wait, which the bell has kept, ends it early.
+    const Instant patience_ends = environment_.Now() + kBellPatience;
+    for (Instant now = environment_.Now(); now < patience_ends; now = environment_.Now()) {
+      co_await bell_.WaitFor(patience_ends - now);
+      if (is_beyond()) co_return;
+    }
   }
   const std::string path = layout_.Batch(log_, at);
   bool is_watched = watched_.contains(at);

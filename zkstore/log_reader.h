@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/container/btree_map.h"
@@ -90,6 +91,7 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   // Reads the segment's znode; NoNode gives nullopt.
   Task<absl::StatusOr<std::optional<SegmentView>>> Look(std::uint64_t segment);
   void LearnTail(Position past_last);
+  void WakeReaders();
   Step StepTo(Position at, std::shared_ptr<const Batch> batch) const;
 
   // Constant after construction.
@@ -106,6 +108,8 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   absl::btree_map<Position, Fetched> fetched_;  // not yet asked for
   absl::btree_set<Position> watched_;
   Position known_tail_;
+  // Right behind this process's latest append, where the next Read need not look.
+  std::optional<Position> own_tail_;
   std::uint64_t rings_ = 0;
   Signal arrivals_;
   Signal bell_;

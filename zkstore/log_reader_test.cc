@@ -207,6 +207,34 @@ TEST_F(LogReaderTest, OwnBatchWakesByTheBell) {
   environment_.AdvanceBy(minutes(1));
 }
 
+// While this process appends, the reader that follows asks ZooKeeper nothing; the batch of another process in between
+// is found all the same.
+TEST_F(LogReaderTest, FollowingOwnBatchesCostsNoRequests) {
+  BatchCache cache(1 << 20);
+  reader_ = std::make_shared<LogReader>(environment_, client_, layout_, log_, cache, environment_.MakeStrand());
+  Write({"another's"});
+  EXPECT_EQ(KindAt(At(1, 0)), Kind::kBatch);
+  for (std::uint32_t batch = 1; batch < 10; ++batch) {
+    const std::int64_t before = client_.requests_sent();
+    BatchBuilder builder;
+    std::vector<NewMessage> messages(1);
+    messages[0].bytes = "own";
+    builder.Add(std::move(messages), "");
+    EXPECT_EQ(environment_.RunTask(writer_client_.Create(layout_.Batch(log_, At(1, batch)), "")).code, zk::Code::kOk);
+    reader_->OnAppended(At(1, batch), std::move(builder).Build({}, environment_.WallNow()).batch);
+    EXPECT_EQ(KindAt(At(1, batch)), Kind::kBatch);
+    EXPECT_EQ(KindAt(At(1, batch + 1)), Kind::kAtTail);
+    EXPECT_EQ(client_.requests_sent(), before);
+  }
+  const std::shared_ptr<bool> is_awake = Sleep(At(1, 10));
+  EXPECT_EQ(environment_.RunTask(writer_client_.Create(layout_.Batch(log_, At(1, 10)), "?")).code, zk::Code::kOk);
+  environment_.AdvanceBy(LogReader::kBellPatience + milliseconds(5));
+  EXPECT_TRUE(*is_awake);
+  EXPECT_TRUE(HasReason(Read(At(1, 10)).status(), Reason::kStoreCorrupt));
+  reader_.reset();
+  environment_.AdvanceBy(minutes(1));
+}
+
 // A reader asleep in a segment that is sealed, read by others and deleted wakes up and learns it.
 TEST_F(LogReaderTest, SleeperInADeletedSegmentWakes) {
   Write({"a"}, {.in_flight_max = 1, .batch_messages_max = 1, .segment_batches_max = 2});

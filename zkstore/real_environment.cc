@@ -10,8 +10,11 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 
 namespace postkeeper {
 namespace {
@@ -36,30 +39,41 @@ class AsioTimer : public Timer {
   ~AsioTimer() override { Cancel(); }
 
   void Start(Duration delay, std::function<void()> function) override {
-    Cancel();
+    absl::MutexLock lock(&state_->mutex);
+    state_->Stop();
     state_->function = std::move(function);
     state_->timer.expires_after(std::clamp(delay, Duration::zero(), kDelayMax));
     state_->timer.async_wait([state = state_, run = state_->run](const asio::error_code&) {
-      // An alarm that was already queued when it was cancelled comes here without an error: only the count tells.
-      if (run != state->run) return;
-      std::function<void()> due = std::move(state->function);
-      state->function = nullptr;
+      std::function<void()> due;
+      {
+        absl::MutexLock at_alarm(&state->mutex);
+        // An alarm that was already queued when it was cancelled comes here without an error: only the count tells.
+        if (run != state->run) return;
+        due = std::exchange(state->function, nullptr);
+      }
       due();  // may destroy the timer
     });
   }
 
   void Cancel() override {
-    ++state_->run;
-    state_->timer.cancel();
-    state_->function = nullptr;
+    std::function<void()> dropped;  // destroyed without the lock: it may own anything
+    absl::MutexLock lock(&state_->mutex);
+    state_->Stop();
+    dropped = std::exchange(state_->function, nullptr);
   }
 
  private:
   struct State {
     explicit State(asio::any_io_executor executor) : timer(std::move(executor)) {}
-    asio::steady_timer timer;
-    std::uint64_t run = 0;  // rises with every Start and Cancel
-    std::function<void()> function;
+    void Stop() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex) {
+      ++run;
+      timer.cancel();
+    }
+
+    absl::Mutex mutex;
+    asio::steady_timer timer ABSL_GUARDED_BY(mutex);
+    std::uint64_t run ABSL_GUARDED_BY(mutex) = 0;  // rises with every Start and Cancel
+    std::function<void()> function ABSL_GUARDED_BY(mutex);
   };
   const std::shared_ptr<State> state_;  // a queued alarm keeps it
 };

@@ -9,20 +9,51 @@
 
 namespace postkeeper {
 
-struct Signal::State {
+// One timer serves all waits. A notification does not stop it, and a later deadline does not start it anew: it then
+// rings too early once, and is set again. So a wait that is always notified long before its time, thousands of times a
+// second, costs no timer of its own.
+struct Signal::State : std::enable_shared_from_this<Signal::State> {
   struct Waiter {
     absl::AnyInvocable<void(bool)> resume;
-    std::unique_ptr<Timer> timer;  // null: waits without limit
+    Instant deadline;
   };
 
+  State(Environment& env, const asio::any_io_executor& strand) : environment(env), timer(env.MakeTimer(strand)) {}
+
+  void AlarmAt(Instant deadline) {
+    if (deadline >= alarm_at) return;
+    alarm_at = deadline;
+    timer->Start(deadline - environment.Now(), [weak = weak_from_this()] {
+      if (const std::shared_ptr<State> state = weak.lock()) state->OnAlarm();
+    });
+  }
+
+  void OnAlarm() {
+    alarm_at = Instant::max();
+    const Instant now = environment.Now();
+    std::list<Waiter> late;
+    Instant next = Instant::max();
+    for (auto waiter = waiters.begin(); waiter != waiters.end();) {
+      auto here = waiter++;
+      if (here->deadline <= now) {
+        late.splice(late.end(), waiters, here);
+      } else {
+        next = std::min(next, here->deadline);
+      }
+    }
+    AlarmAt(next);
+    for (Waiter& waiter : late) waiter.resume(false);
+  }
+
   Environment& environment;
-  asio::any_io_executor strand;
   bool notified = false;
   std::list<Waiter> waiters;
+  std::unique_ptr<Timer> timer;
+  Instant alarm_at = Instant::max();  // when the timer rings; max: it does not run
 };
 
 Signal::Signal(Environment& environment, asio::any_io_executor strand)
-    : state_(std::make_shared<State>(State{environment, std::move(strand), false, {}})) {}
+    : state_(std::make_shared<State>(environment, strand)) {}
 
 Signal::~Signal() = default;
 
@@ -33,10 +64,7 @@ void Signal::Notify() {
   }
   std::list<State::Waiter> waiters = std::move(state_->waiters);
   state_->waiters.clear();
-  for (State::Waiter& waiter : waiters) {
-    if (waiter.timer) waiter.timer->Cancel();
-    waiter.resume(true);
-  }
+  for (State::Waiter& waiter : waiters) waiter.resume(true);
 }
 
 // Not coroutines: gcc 12 destroys a lambda inside a co_await expression twice.
@@ -48,16 +76,11 @@ Task<bool> Signal::WaitFor(Duration timeout) {
           asio::post(executor, [handler = std::move(handler), notified]() mutable { std::move(handler)(notified); });
         };
         if (std::exchange(state->notified, false)) return resume(true);
-        auto waiter = state->waiters.emplace(state->waiters.end());
-        waiter->resume = std::move(resume);
-        if (timeout == Duration::max()) return;
-        waiter->timer = state->environment.MakeTimer(state->strand);
-        waiter->timer->Start(timeout, [state, waiter] {
-          absl::AnyInvocable<void(bool)> resume_late = std::move(waiter->resume);
-          std::unique_ptr<Timer> running = std::move(waiter->timer);  // ends with this function, which it is running
-          state->waiters.erase(waiter);
-          resume_late(false);
-        });
+        // Duration::max() and other ends of time don't fit into an Instant.
+        const Instant now = state->environment.Now();
+        const Instant deadline = timeout < Instant::max() - now ? now + timeout : Instant::max();
+        state->waiters.push_back({std::move(resume), deadline});
+        state->AlarmAt(deadline);
       },
       asio::use_awaitable);
 }
