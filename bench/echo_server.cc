@@ -13,6 +13,7 @@
 #include <cstring>
 #include <iostream>
 
+#include "absl/synchronization/mutex.h"
 #include "postkeeper/v1/message.grpc.pb.h"
 #include "zkstore/text.h"
 #include "zkstore/text_id.h"
@@ -61,6 +62,7 @@ std::string ReadLine(int fd) {
 }  // namespace
 
 int RunEchoServer() {
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);  // as postkeeperd does
   EchoService service;
   grpc::ServerBuilder builder;
   int port = 0;

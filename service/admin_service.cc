@@ -264,17 +264,19 @@ class AdminService final : public RawAdminService {
 
   Unary* PurgeQueue(Context* context, const Bytes* request, Bytes* response) override {
     UnaryCall* call = NewCall("PurgeQueue", context, response);
+    Unary* reactor = call->reactor();
     if (const auto purge = ReadRequest<v1::PurgeQueueRequest>(call, *request, CheckPurgeQueue)) {
       RunOnQueue(call, purge->queue, IfMissing::kFail, purge->leased_too, Purge);
     }
-    return call;
+    return reactor;
   }
   Unary* GetStats(Context* context, const Bytes* request, Bytes* response) override {
     UnaryCall* call = NewCall("GetStats", context, response);
+    Unary* reactor = call->reactor();
     if (const auto source = ReadRequest<v1::GetStatsRequest>(call, *request, CheckGetStats)) {
       RunOnQueue(call, *source, IfMissing::kFail, *source, postkeeper::GetStats);
     }
-    return call;
+    return reactor;
   }
 
  private:
@@ -283,8 +285,9 @@ class AdminService final : public RawAdminService {
   }
   Unary* Refuse(std::string_view method, Context* context, Bytes* response) {
     UnaryCall* call = NewCall(method, context, response);
+    Unary* reactor = call->reactor();
     call->Fail(MethodNotServed(Cat(kAdminServiceName, ".", method)));
-    return call;
+    return reactor;
   }
 
   Desk& desk_;

@@ -32,6 +32,7 @@ class ClusterService final : public RawClusterService {
   // Needs no ZooKeeper.
   Unary* GetServerInfo(Context* context, const Bytes* request, Bytes* response) override {
     auto* call = new UnaryCall(desk_, methods_["GetServerInfo"], *context, *response);
+    Unary* reactor = call->reactor();
     v1::GetServerInfoRequest asked;
     absl::Status status = DecodeRequest(*request, "GetServerInfoRequest", asked);
     if (status.ok()) status = CheckGetServerInfo(asked);
@@ -40,13 +41,14 @@ class ClusterService final : public RawClusterService {
     } else {
       call->Fail(status);
     }
-    return call;
+    return reactor;
   }
 
   Unary* ListReplicas(Context* context, const Bytes*, Bytes* response) override {
     auto* call = new UnaryCall(desk_, methods_["ListReplicas"], *context, *response);
+    Unary* reactor = call->reactor();
     call->Fail(MethodNotServed(Cat(kClusterServiceName, ".ListReplicas")));
-    return call;
+    return reactor;
   }
 
  private:

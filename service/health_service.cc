@@ -126,10 +126,11 @@ class HealthService final : public RawHealthService {
 
   grpc::ServerUnaryReactor* Check(Context* context, const Bytes* bytes, Bytes* response) override {
     auto* call = new UnaryCall(desk_, methods_["Check"], *context, *response);
+    grpc::ServerUnaryReactor* reactor = call->reactor();
     wire::HealthCheckRequest request;
     if (absl::Status status = DecodeRequest(*bytes, "HealthCheckRequest", request); !status.ok()) {
       call->Fail(status);
-      return call;
+      return reactor;
     }
     const Health::Status status = health_.Of(request.service());
     if (status == Health::Status::kUnknownService) {
@@ -137,7 +138,7 @@ class HealthService final : public RawHealthService {
     } else {
       call->Answer(Encode(status));
     }
-    return call;
+    return reactor;
   }
 
   grpc::ServerWriteReactor<Bytes>* Watch(Context* context, const Bytes* request) override {

@@ -28,7 +28,10 @@ LogOwnership::LogOwnership(EngineContext& context, const Uid& log, asio::any_io_
 void LogOwnership::Start() { Spawn(strand_, Run(shared_from_this())); }
 
 void LogOwnership::OnSessionChange() {
-  asio::post(strand_, [self = shared_from_this()] { self->wake_.Notify(); });
+  asio::post(strand_, [self = shared_from_this()] {
+    self->has_new_session_ = true;
+    self->wake_.Notify();
+  });
 }
 
 Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
@@ -43,13 +46,18 @@ Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
       }
       continue;
     }
-    const zk::SessionEvent session = context_.client.session();
-    if (session.state == zk::SessionState::kConnected && session.session_id != session_id_) {
-      co_await Retake();
-      if (session_id_ != session.session_id) co_await wake_.WaitFor(kRetryPause);
+    if (!has_new_session_) {
+      co_await wake_.Wait();
       continue;
     }
-    co_await wake_.Wait();
+    const zk::SessionEvent session = context_.client.session();
+    if (session.session_id == session_id_) {
+      has_new_session_ = false;
+      continue;
+    }
+    // Its connection may break before the log is taken; nobody tells when it is back.
+    if (session.state == zk::SessionState::kConnected) co_await Retake();
+    if (is_held_ && session_id_ != session.session_id) co_await wake_.WaitFor(kRetryPause);
   }
   Release();
   changed_.Notify();

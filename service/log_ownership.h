@@ -36,7 +36,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   LogOwnership(EngineContext& context, const Uid& log, asio::any_io_executor strand, Listener listener);
 
   void Start();
-  // Thread-safe.
+  // This process is registered under a new session. Thread-safe.
   void OnSessionChange();
   // The engine has found that the log is not ours, or its memory not right: on_lost is called, and it is taken again.
   void Lose(absl::Status why);
@@ -67,10 +67,11 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   bool is_gone_ = false;
   bool is_stopped_ = false;
   OwnerView held_;
-  std::int64_t session_id_ = 0;  // under which it was taken
-  absl::Status why_not_;         // while it is not held
-  Signal wake_;                  // for Run
-  Signal changed_;               // for those who wait until it is held
+  std::int64_t session_id_ = 0;   // under which it was taken
+  bool has_new_session_ = false;  // than that, perhaps
+  absl::Status why_not_;          // while it is not held
+  Signal wake_;                   // for Run
+  Signal changed_;                // for those who wait until it is held
 };
 
 }  // namespace postkeeper

@@ -8,6 +8,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "service/config.h"
 #include "service/daemon.h"
 #include "service/inspect.h"
@@ -33,6 +34,8 @@ int Main(int argc, char** argv) {
 }  // namespace postkeeper
 
 int main(int argc, char** argv) {
+  // Debian builds abseil with it; it costs each lock, ours and gRPC's, more than the lock itself.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   const int code = postkeeper::Main(argc, argv);
   std::fflush(stdout);
   // Without destructors: RunDaemon has closed what has to be closed, in its order.

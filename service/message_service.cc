@@ -57,19 +57,20 @@ absl::StatusOr<CheckedAppend> ReadAppend(const Desk& desk, const grpc::ByteBuffe
 }
 
 grpc::ServerUnaryReactor* ServeAppend(UnaryCall* call, const grpc::ByteBuffer& bytes, Name::Kind log_kind) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
   absl::StatusOr<CheckedAppend> append = ReadAppend(call->desk(), bytes, log_kind);
   if (!append.ok()) {
     call->Fail(append.status());
-    return call;
+    return reactor;
   }
   call->SetSafeToRepeat(!append->request_id.empty());
-  if (!call->Enter()) return call;
+  if (!call->Enter()) return reactor;
   if (std::optional<LogHandle> log = LogHandle::Find(call->broker(), *append->log)) {
     PostAppend(*std::move(log), call, *std::move(append));
   } else {
     Spawn(call->desk().environment.executor(), OpenAndAppend(call, *std::move(append)));
   }
-  return call;
+  return reactor;
 }
 
 // ---- Dequeue, Ack, Nack, Extend
@@ -101,6 +102,7 @@ Duration WaitWithin(const CheckedDequeue& dequeue, const grpc::CallbackServerCon
 }
 
 grpc::ServerUnaryReactor* ServeDequeue(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
   const auto check = [call](v1::DequeueRequest&& request) {
     return CheckDequeue(std::move(request), call->desk().limits);
   };
@@ -111,7 +113,7 @@ grpc::ServerUnaryReactor* ServeDequeue(UnaryCall* call, const grpc::ByteBuffer& 
     call->OnCancelDo([handle = waiting.handle] { handle->Cancel(); });
     RunOnQueue(call, source, IfMissing::kCreate, std::move(waiting), Dequeue);
   }
-  return call;
+  return reactor;
 }
 
 Task<absl::StatusOr<grpc::Slice>> Settle(std::shared_ptr<QueueEngine> queue, SettleOrders orders) {
@@ -121,30 +123,33 @@ Task<absl::StatusOr<grpc::Slice>> Settle(std::shared_ptr<QueueEngine> queue, Set
 }
 
 grpc::ServerUnaryReactor* ServeAck(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
   if (auto ack = ReadRequest<v1::AckRequest>(call, bytes, CheckAck)) {
     SettleOrders orders;
     orders.ack_tokens = std::move(ack->lease_tokens);
     RunOnQueue(call, ack->source, IfMissing::kFail, std::move(orders), Settle);
   }
-  return call;
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* ServeNack(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
   if (auto nack = ReadRequest<v1::NackRequest>(call, bytes, CheckNack)) {
     SettleOrders orders;
     orders.nacks.push_back(std::move(nack->nacks));
     RunOnQueue(call, nack->source, IfMissing::kFail, std::move(orders), Settle);
   }
-  return call;
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* ServeExtend(UnaryCall* call, const grpc::ByteBuffer& bytes) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
   if (auto extend = ReadRequest<v1::ExtendRequest>(call, bytes, CheckExtend)) {
     SettleOrders orders;
     orders.extensions.push_back(std::move(extend->extensions));
     RunOnQueue(call, extend->source, IfMissing::kFail, std::move(orders), Settle);
   }
-  return call;
+  return reactor;
 }
 
 // ---- The front desk
@@ -173,7 +178,7 @@ class MessageService final : public RawMessageService {
     return ServeAppend(NewCall("Publish", context, response), *request, Name::Kind::kTopic);
   }
   Unary* Dequeue(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeDequeue(NewCall("Dequeue", context, response), *request);
+    return ServeDequeue(NewCall("Dequeue", context, response, UnaryCall::IfCallerGoes::kGiveUp), *request);
   }
   Unary* Ack(Context* context, const Bytes* request, Bytes* response) override {
     return ServeAck(NewCall("Ack", context, response), *request);
@@ -196,8 +201,9 @@ class MessageService final : public RawMessageService {
   }
 
  private:
-  UnaryCall* NewCall(std::string_view method, Context* context, Bytes* response) {
-    return new UnaryCall(desk_, methods_[method], *context, *response);
+  UnaryCall* NewCall(std::string_view method, Context* context, Bytes* response,
+                     UnaryCall::IfCallerGoes if_caller_goes = UnaryCall::IfCallerGoes::kAnswerAnyway) {
+    return new UnaryCall(desk_, methods_[method], *context, *response, if_caller_goes);
   }
 
   Desk& desk_;

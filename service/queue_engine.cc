@@ -95,7 +95,7 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   first_epoch_ = held.epoch;
   const std::shared_ptr<Cursor> cursor = MakeCursor(held);
   if (absl::Status status = co_await cursor->Load(); !status.ok()) {
-    LogError("the cursor of a queue could not be loaded", {{"queue", full_name_}, {"error", status.ToString()}});
+    LogError("the cursor of a queue could not be loaded", {{"queue", full_name_}, {"error", status.message()}});
     co_return status;
   }
   const absl::StatusOr<std::uint64_t> first_segment = co_await reader_->FindFirstSegment();
@@ -111,6 +111,7 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
     ReturnCredit(position, number);
   });
   stream_leases_.clear();
+  adopted_.clear();
   loading_.clear();
   live_batches_ = 0;
   has_reached_tail_ = false;
@@ -381,7 +382,10 @@ Task<void> QueueEngine::Close(Duration timeout) {
     const Instant now = context_.environment.Now();
     std::vector<Cursor::HandedOverLease> leases;
     for (const Dispatcher::Grant& lease : dispatcher_->Leases(Cursor::kHandedOverLeasesMax)) {
-      leases.push_back({lease.position, lease.number, std::max<Duration>(lease.deadline - now, Duration::zero())});
+      const auto adopted = adopted_.find(lease.position);
+      const bool is_adopted = adopted != adopted_.end() && adopted->second.number == lease.number;
+      leases.push_back({lease.position, lease.number, std::max<Duration>(lease.deadline - now, Duration::zero()),
+                        is_adopted ? adopted->second.epochs : Reign()});
     }
     // Their messages have not been read again yet.
     leases.insert(leases.end(), handed_over_.begin(), handed_over_.end());

@@ -179,6 +179,11 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
     std::uint32_t number = 0;
     std::int32_t bytes = 0;
   };
+  // A lease that an earlier reign gave out and this one keeps; what its token says.
+  struct Adopted {
+    std::uint32_t number = 0;
+    Cursor::EpochRange epochs;
+  };
   // Messages on their way to a consumer.
   struct Loading {
     std::uint64_t reign = 0;
@@ -202,6 +207,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   absl::Status CheckRoom(std::int64_t messages, std::int64_t bytes) const;
   std::shared_ptr<Cursor> MakeCursor(const OwnerView& held);
   void AdoptHandedOverLeases();
+  Dispatcher::Outcome AdoptLease(Position position, const Adopted& adopted, Duration lease);
+  Cursor::EpochRange Reign() const { return {first_epoch_, ownership_->held().epoch}; }
   void EndConsumers(const absl::Status& why);
   void ForgetGrants();
   Cursor::Head CurrentHead() const;
@@ -288,6 +295,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Writer newest_answered_;                           // of this process's batches, in this reign
   Writer newest_read_;                               // of this process's batches, in this reign
   std::deque<Cursor::HandedOverLease> handed_over_;  // by position; their messages are not read yet
+  absl::flat_hash_map<Position, Adopted> adopted_;   // in this reign; entries of ended leases stay, and say nothing
   std::int64_t live_batches_ = 0;
   std::uint64_t first_segment_ = 0;  // oldest that exists
   bool is_removing_segments_ = false;

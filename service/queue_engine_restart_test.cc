@@ -73,6 +73,43 @@ TEST_F(QueueEngineTest, TokensOfOlderEpochsAreStale) {
   EXPECT_EQ(Ack(second[0]), "ok");
 }
 
+// A handed-over lease belongs to the one who had it last: first deliveries of two owners have the same number, and only
+// the later one's token settles.
+TEST_F(QueueEngineTest, HandedOverLeaseKnowsItsEpoch) {
+  ASSERT_TRUE(Enqueue({"a"}).ok());
+  const std::vector<Delivery> first = Dequeue(1, Duration::zero(), minutes(5));
+  CrashAndBoot();
+  const std::vector<Delivery> second = Dequeue(1, seconds(5), minutes(5));
+  ASSERT_THAT(second, SizeIs(1));
+  ASSERT_EQ(second[0].token.number, first[0].token.number);
+  Restart();
+  Restart();
+  EXPECT_EQ(Ack(first[0]), "stale");
+  EXPECT_EQ(Stats().counts.leased, 1);
+  EXPECT_EQ(Ack(second[0]), "ok");
+}
+
+// The log is taken again, but the connection breaks before the answer comes: it is taken once more when the connection
+// is back, although the session is the same.
+TEST_F(QueueEngineTest, RetakingOutlastsALostConnection) {
+  ASSERT_TRUE(Enqueue({"a"}).ok());
+  const std::vector<Delivery> held = Dequeue(1, Duration::zero(), minutes(5));
+  zk::SimulatedClient& client = replica_->client();
+  bool is_retaking = false;
+  client.LoseReplyToNext([&is_retaking](const zk::Request& request) {
+    return is_retaking = request.kind == zk::Request::Kind::kSet && request.path.ends_with("/owner");
+  });
+  ensemble_.ExpireSession(client.session().session_id);
+  ASSERT_TRUE(environment_.RunUntil([&is_retaking] { return is_retaking; }, seconds(30)));
+  auto is_cut_off = [&client] { return client.session().state != zk::SessionState::kConnected; };
+  ASSERT_TRUE(environment_.RunUntil(is_cut_off, seconds(30)));
+  client.SetReachable(false);
+  Pass(seconds(1));
+  client.SetReachable(true);
+  Pass(seconds(5));
+  EXPECT_EQ(Ack(held[0]), "ok");
+}
+
 // Delivery numbers, attempts and due times survive a crash.
 TEST_F(QueueEngineTest, NotesSurviveACrash) {
   ASSERT_TRUE(Enqueue({"a"}).ok());

@@ -105,7 +105,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
   // Leases that the owner before handed over become live as their messages are read.
   while (!handed_over_.empty() && handed_over_.front().position < at.NextBatch()) {
     const Cursor::HandedOverLease& lease = handed_over_.front();
-    dispatcher_->Adopt(lease.position, lease.number, lease.remaining, 0, now);
+    AdoptLease(lease.position, {lease.number, lease.epochs}, lease.remaining);
     handed_over_.pop_front();
   }
 }
@@ -114,6 +114,13 @@ void QueueEngine::AdoptHandedOverLeases() {
   std::vector<Cursor::HandedOverLease> leases = cursor_->handed_over();
   std::sort(leases.begin(), leases.end(), [](const auto& a, const auto& b) { return a.position < b.position; });
   handed_over_.assign(leases.begin(), leases.end());
+}
+
+Dispatcher::Outcome QueueEngine::AdoptLease(Position position, const Adopted& adopted, Duration lease) {
+  const Dispatcher::Outcome outcome =
+      dispatcher_->Adopt(position, adopted.number, lease, 0, context_.environment.Now());
+  if (outcome == Dispatcher::Outcome::kOk) adopted_[position] = adopted;
+  return outcome;
 }
 
 // A batch that was in the log and is not there any more. For a settled one that is as it should be.

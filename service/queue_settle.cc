@@ -104,18 +104,19 @@ std::optional<LeaseToken> QueueEngine::Admit(const std::string& text, Settling& 
 // one, or its lease was handed over, or its epoch is the one directly before this owner's.
 bool QueueEngine::AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling) {
   const std::optional<Dispatcher::Notes> notes = dispatcher_->NotesOf(token.position);
-  const bool is_directly_before = token.epoch + 1 == static_cast<std::uint64_t>(first_epoch_);
-  const bool is_stored = token.number >= 2 && token.number == notes->number;
-  const std::uint32_t stored = cursor_->settled().NotesOf(token.position).number;
-  const bool is_adopted = token.number == notes->number && token.number != stored;
+  const auto epoch = static_cast<std::int64_t>(token.epoch);
+  const bool is_directly_before = epoch + 1 == first_epoch_;
+  const bool is_stored = token.number >= 2 && token.number == cursor_->settled().NotesOf(token.position).number;
+  const auto adopted = adopted_.find(token.position);
+  const bool is_adopted =
+      adopted != adopted_.end() && adopted->second.number == token.number && adopted->second.epochs.Contains(epoch);
   if (notes->was_given_out || !(is_directly_before || is_stored || is_adopted)) {
     Fail(settling, text, SettleError::kStaleLease, "the queue has changed its owner since");
     return false;
   }
   if (notes->number == token.number) return true;
   const Duration lease = std::get<QueueSettings>(entry_.settings).lease_duration;
-  const Dispatcher::Outcome outcome =
-      dispatcher_->Adopt(token.position, token.number, lease, 0, context_.environment.Now());
+  const Dispatcher::Outcome outcome = AdoptLease(token.position, {token.number, {epoch, epoch}}, lease);
   if (outcome == Dispatcher::Outcome::kOk) return true;
   Fail(settling, text, outcome);
   return false;

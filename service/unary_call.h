@@ -23,20 +23,29 @@ namespace postkeeper {
 
 // How it works. A handler makes a UnaryCall and one of the Serve... functions below reads and checks the request on
 // gRPC's thread, enters the gate, and lets the work run on the engine's strand or on the environment's threads. The
-// work ends with Answer or Fail, exactly one of them, once. gRPC destroys the call afterwards, never before; so the
-// work may hold a plain pointer until then.
+// work ends with Answer or Fail, exactly one of them, once, and until then may hold a plain pointer.
 //
-// Threads: Answer and Fail from any thread. OnCancel comes on gRPC's, at any time before OnDone.
-class UnaryCall : public grpc::ServerUnaryReactor {
+// gRPC hands each event of a reactor of one's own to a thread of its executor, which costs as much as reading and
+// answering the call. So a call uses gRPC's default reactor, which has no events, unless it must know that its caller
+// has gone.
+//
+// Threads: Answer and Fail from any thread. `give_up` comes on gRPC's, at any time until the call is answered.
+class UnaryCall {
  public:
-  UnaryCall(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context, grpc::ByteBuffer& response);
+  enum class IfCallerGoes { kAnswerAnyway, kGiveUp };
+
+  UnaryCall(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
+            IfCallerGoes if_caller_goes = IfCallerGoes::kAnswerAnyway);
 
   Desk& desk() const { return desk_; }
   grpc::CallbackServerContext& context() const { return context_; }
+  // What the handler returns to gRPC. To be asked for before the call can be answered.
+  grpc::ServerUnaryReactor* reactor() const { return reactor_; }
 
   // Decides what OUTCOME_UNKNOWN is called. True unless it is said otherwise; before Answer and Fail.
   void SetSafeToRepeat(bool is_safe) { is_safe_to_repeat_ = is_safe; }
-  // `give_up` is called, at most once, when the caller has gone; at once if it has gone already. Call it at most once.
+  // For IfCallerGoes::kGiveUp: `give_up` is called, at most once, when the caller has gone; at once if it has gone
+  // already. Call it at most once.
   void OnCancelDo(std::function<void()> give_up);
 
   // False: refused, and the call is answered. To be called once, after the checks of the request, which come first in
@@ -44,31 +53,27 @@ class UnaryCall : public grpc::ServerUnaryReactor {
   bool Enter();
   Broker& broker() const { return *broker_; }
 
-  // After either, this object may be gone.
+  // Each destroys this object.
   void Answer(grpc::Slice bytes);
   void Fail(const absl::Status& error);
   // With a status that is not of postkeeper's API.
   void FailPlainly(grpc::Status status);
 
-  void OnCancel() override;
-  void OnDone() override;
-
  private:
-  ~UnaryCall() override = default;
+  class CancelWatch;
+  ~UnaryCall() = default;
+  void End(grpc::Status status);
 
   Desk& desk_;
   MethodMetrics& metrics_;
   grpc::CallbackServerContext& context_;
   grpc::ByteBuffer& response_;
+  CancelWatch* const cancel_watch_;  // null: kAnswerAnyway
+  grpc::ServerUnaryReactor* const reactor_;
   const Instant started_at_;
   Broker* broker_ = nullptr;
   bool is_safe_to_repeat_ = true;
   bool is_inside_ = false;  // has entered the gate
-  int code_ = 0;            // as answered
-  std::atomic<bool> is_cancelled_ = false;
-
-  absl::Mutex mutex_;
-  std::function<void()> give_up_ ABSL_GUARDED_BY(mutex_);
 };
 
 inline grpc::Slice ToAnswer(grpc::Slice answer) { return answer; }
@@ -107,10 +112,11 @@ auto ReadRequest(UnaryCall* call, const grpc::ByteBuffer& bytes, const Check& ch
 template <typename Request, typename Check, typename Work>
 grpc::ServerUnaryReactor* ServeWithBroker(UnaryCall* call, const grpc::ByteBuffer& bytes, const Check& check,
                                           const Work& work) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
   if (auto checked = ReadRequest<Request>(call, bytes, check)) {
     Spawn(call->desk().environment.executor(), AnswerWith(call, work(call->broker(), *std::move(checked))));
   }
-  return call;
+  return reactor;
 }
 
 // Whether a call creates a missing queue, where that is allowed.

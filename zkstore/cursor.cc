@@ -83,8 +83,10 @@ Task<absl::Status> Cursor::Load() {
   for (const auto& epoch : cursor.epochs()) epochs_.emplace_back(epoch.epoch(), epoch.overwrote_version());
   handed_over_.clear();
   for (const auto& lease : cursor.leases()) {
-    handed_over_.push_back({Position::FromValue(lease.position()), lease.number(),
-                            std::chrono::milliseconds(std::max<std::int64_t>(lease.remaining_ms(), 0))});
+    handed_over_.push_back({Position::FromValue(lease.position()),
+                            lease.number(),
+                            std::chrono::milliseconds(std::max<std::int64_t>(lease.remaining_ms(), 0)),
+                            {lease.first_epoch(), lease.last_epoch()}});
   }
   co_return absl::OkStatus();
 }
@@ -183,6 +185,8 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
       kept->set_position(lease.position.value());
       kept->set_number(lease.number);
       kept->set_remaining_ms(std::chrono::duration_cast<std::chrono::milliseconds>(lease.remaining).count());
+      kept->set_first_epoch(lease.epochs.first);
+      kept->set_last_epoch(lease.epochs.last);
     }
   }
   SettledSet::Changes changes = settled_.Encode(record, kDeletedPartsMax);

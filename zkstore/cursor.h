@@ -52,6 +52,14 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
     std::int64_t batches = 0;
   };
 
+  // The epochs of one reign.
+  struct EpochRange {
+    std::int64_t first = 0;
+    std::int64_t last = 0;
+    bool Contains(std::int64_t epoch) const { return first <= epoch && epoch <= last; }
+    friend bool operator==(const EpochRange&, const EpochRange&) = default;
+  };
+
   // A message is settled, or (with notes) something is to be remembered of it.
   struct Change {
     Position position;
@@ -62,6 +70,7 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
     Position position;
     std::uint32_t number = 0;
     Duration remaining{};
+    EpochRange epochs;  // those that its token may name
   };
 
   struct Listener {

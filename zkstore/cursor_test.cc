@@ -336,7 +336,7 @@ TEST_F(CursorTest, LettingGoHandsLeasesOver) {
   ASSERT_TRUE(Await(Settle({At(0, 0)})).ok());
   const Outcome last = Settle({At(0, 1)});
   std::vector<Cursor::HandedOverLease> leases;
-  leases.push_back({At(1, 0), 3, seconds(17)});
+  leases.push_back({At(1, 0), 3, seconds(17), {4, 6}});
   ASSERT_TRUE(environment_.RunTask(cursor_->LetGo(leases, seconds(5))).ok());
   EXPECT_TRUE(Await(last).ok());
   EXPECT_EQ(environment_.RunTask(ReadOwner(client_, layout_, log_))->state, OwnerView::State::kNobody);
@@ -346,6 +346,7 @@ TEST_F(CursorTest, LettingGoHandsLeasesOver) {
   EXPECT_EQ(cursor_->handed_over()[0].position, At(1, 0));
   EXPECT_EQ(cursor_->handed_over()[0].number, 3u);
   EXPECT_EQ(cursor_->handed_over()[0].remaining, seconds(17));
+  EXPECT_EQ(cursor_->handed_over()[0].epochs, (Cursor::EpochRange{4, 6}));
   EXPECT_EQ(cursor_->settled().watermark(), At(1));
   ASSERT_TRUE(Await(Settle({At(1, 0)})).ok());
   EXPECT_THAT(cursor_->handed_over(), IsEmpty());
@@ -354,7 +355,7 @@ TEST_F(CursorTest, LettingGoHandsLeasesOver) {
 
 // More leases than are handed over at most: the rest lapses.
 TEST_F(CursorTest, HandedOverLeasesAreBounded) {
-  std::vector<Cursor::HandedOverLease> leases(Cursor::kHandedOverLeasesMax + 10, {At(0), 1, seconds(1)});
+  std::vector<Cursor::HandedOverLease> leases(Cursor::kHandedOverLeasesMax + 10, {At(0), 1, seconds(1), {1, 1}});
   ASSERT_TRUE(environment_.RunTask(cursor_->LetGo(leases, seconds(5))).ok());
   EXPECT_EQ(Record().leases_size(), static_cast<int>(Cursor::kHandedOverLeasesMax));
 }

@@ -13,6 +13,10 @@ namespace {
 // Between attempts of the slow path while ZooKeeper refuses or does not answer.
 constexpr Duration kRetryPause = std::chrono::milliseconds(50);
 
+// Batches below this part of the largest are small; so many may be on their way when one more is sent.
+constexpr std::size_t kSmallBatchPart = 8;
+constexpr int kSmallInFlightMax = 2;
+
 // Places of the operations in the multi of an append.
 constexpr std::size_t kProducerOp = 0;
 
@@ -107,7 +111,7 @@ void LogAppender::SendWhatFits() {
     Send(pipeline_[i]);
     ++in_flight;
   }
-  while (in_flight < options_.in_flight_max && !forming_.empty()) {
+  while (!forming_.empty() && HasRoomFor(forming_.front(), in_flight)) {
     if (next_version_ >= options_.chain_versions_max) {
       if (pipeline_.empty()) MoveToNextGeneration();
       return;
@@ -116,6 +120,12 @@ void LogAppender::SendWhatFits() {
     Send(pipeline_.back());
     ++in_flight;
   }
+}
+
+// A batch that is still small waits for company while others are on their way: each multi costs ZooKeeper the same.
+bool LogAppender::HasRoomFor(const Forming& forming, int in_flight) const {
+  const bool is_small = forming_.size() == 1 && forming.builder.bytes() < options_.batch_bytes_max / kSmallBatchPart;
+  return in_flight < (is_small ? std::min(options_.in_flight_max, kSmallInFlightMax) : options_.in_flight_max);
 }
 
 void LogAppender::Freeze() {

@@ -46,8 +46,9 @@ struct Appended {
 
 // One process's writer of one log.
 //
-// How it works. Calls that come at the same time share a batch. At most in_flight_max batches are on their way; a free
-// slot sends at once, and while all are busy the next batch grows. Each batch is one multi:
+// How it works. Calls that come at the same time share a batch. At most in_flight_max batches are on their way, and at
+// most two of them when the next one is small; a free slot sends at once, and while all are busy the next batch grows.
+// Each batch is one multi:
 //
 //   set(producer, v)  [check(owner, version)]  check(segment, 0)  create(b-, SEQUENTIAL)
 //
@@ -124,6 +125,7 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
   // The front end: forming and sending.
   bool FitsInto(const Forming& forming, std::size_t bytes, int messages, bool is_long_delayed,
                 const std::optional<std::int32_t>& owner_version) const;
+  bool HasRoomFor(const Forming& forming, int in_flight) const;
   void SendWhatFits();
   void Freeze();
   void Send(const std::shared_ptr<Frozen>& frozen);
