@@ -318,11 +318,11 @@ TEST_F(EnsembleTest, SequencesAreDenseOnEveryServer) {
   EXPECT_LE(count, asked);
   expect_count(count);
 
+  for (int index = 0; index < ensemble->size(); ++index) EXPECT_TRUE(HasSnapshotOfWork(index)) << index;
   for (int index = 0; index < ensemble->size(); ++index) ensemble->server(index).End(SIGKILL);
   ensemble->Start();
   expect_count(count + 1);
   EXPECT_EQ(duplicates, 0);
-  for (int index = 0; index < ensemble->size(); ++index) EXPECT_TRUE(HasSnapshotOfWork(index)) << index;
 }
 
 }  // namespace

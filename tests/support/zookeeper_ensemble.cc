@@ -19,15 +19,17 @@ constexpr int kPatienceTicks = 100;
 }  // namespace
 
 ZookeeperEnsemble::ZookeeperEnsemble(Options options) : options_(options), folder_(MakeTemporaryFolder()) {
+  const int size = options_.voters + options_.observers;
+  const std::vector<int> ports = FreePorts(3 * size);
   std::ostringstream members;
-  for (int index = 0; index < options_.voters + options_.observers; ++index) {
+  for (int index = 0; index < size; ++index) {
     const std::string folder = folder_ + "/" + std::to_string(index);
     std::filesystem::create_directories(folder + "/data");
     std::ofstream(folder + "/data/myid") << index + 1 << "\n";
-    const int port = FreePort();
-    members << "server." << index + 1 << "=127.0.0.1:" << FreePort() << ":" << FreePort()
-            << (index < options_.voters ? ":participant" : ":observer") << ";127.0.0.1:" << port << "\n";
-    servers_.push_back(std::make_unique<ZookeeperProcess>(folder, port));
+    const int* own = &ports[static_cast<std::size_t>(3 * index)];
+    members << "server." << index + 1 << "=127.0.0.1:" << own[0] << ":" << own[1]
+            << (index < options_.voters ? ":participant" : ":observer") << ";127.0.0.1:" << own[2] << "\n";
+    servers_.push_back(std::make_unique<ZookeeperProcess>(folder, own[2]));
   }
   members_ = members.str();
 }

@@ -41,16 +41,21 @@ sockaddr_in Loopback(int port) {
 
 }  // namespace
 
-int FreePort() {
-  int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address = Loopback(0);
-  socklen_t size = sizeof(address);
-  if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
-      getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
-    Fail("no free port on 127.0.0.1");
+std::vector<int> FreePorts(int count) {
+  std::vector<int> sockets, ports;
+  while (static_cast<int>(ports.size()) < count) {
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address = Loopback(0);
+    socklen_t size = sizeof(address);
+    if (fd < 0 || bind(fd, reinterpret_cast<sockaddr*>(&address), size) != 0 ||
+        getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+      Fail("no free port on 127.0.0.1");
+    }
+    sockets.push_back(fd);
+    ports.push_back(ntohs(address.sin_port));
   }
-  close(fd);
-  return ntohs(address.sin_port);
+  for (int fd : sockets) close(fd);
+  return ports;
 }
 
 std::string MakeTemporaryFolder() {

@@ -55,8 +55,8 @@ class ZookeeperProcess {
   pid_t pid_ = 0;  // 0: not running
 };
 
-// A TCP port of 127.0.0.1 that nobody uses at this moment.
-int FreePort();
+// So many TCP ports of 127.0.0.1, all different, that nobody uses at this moment.
+std::vector<int> FreePorts(int count);
 // A new folder below the system's temporary one.
 std::string MakeTemporaryFolder();
 

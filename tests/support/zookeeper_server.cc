@@ -10,7 +10,7 @@ namespace postkeeper {
 ZookeeperServer::ZookeeperServer() : ZookeeperServer(Options()) {}
 
 ZookeeperServer::ZookeeperServer(Options options)
-    : options_(options), folder_(MakeTemporaryFolder()), process_(folder_, FreePort()) {}
+    : options_(options), folder_(MakeTemporaryFolder()), process_(folder_, FreePorts(1).front()) {}
 
 ZookeeperServer::~ZookeeperServer() {
   Kill();
