@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """The figures of ZooKeeper that postkeeper's limits and its advice on sizing rest on, measured within loose bounds.
 
-    zookeeper_figures.py [NAME_OF_TEST...]
+    zookeeper_figures.py [FiguresTest.test_reading_back ...]
 
 Each test prints what it measured. The bounds leave room for slower machines and other releases: what breaks one of them
 makes a limit of ours wrong.
@@ -29,9 +29,13 @@ HEAP_MIB = 1536
 IN_FLIGHT = 1000
 
 
+def attach_socket(pid):
+    return pathlib.Path(f"/tmp/.java_pid{pid}")
+
+
 def live_heap_bytes(pid):
     """What the Java process holds after a full collection, asked as jcmd does, which needs a JDK."""
-    address = pathlib.Path(f"/tmp/.java_pid{pid}")
+    address = attach_socket(pid)
     if not address.exists():
         wish = pathlib.Path(f"/tmp/.attach_pid{pid}")
         wish.touch()
@@ -52,6 +56,8 @@ def live_heap_bytes(pid):
 class FiguresTest(unittest.TestCase):
     def setUp(self):
         self.zookeeper = Zookeeper(heap_mib=HEAP_MIB)
+        # A killed Java leaves the socket behind on which it can be asked.
+        self.addCleanup(attach_socket(self.zookeeper.process.pid).unlink, missing_ok=True)
         self.addCleanup(self.zookeeper.close)
         self.client = self.connect()
 
