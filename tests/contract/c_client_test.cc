@@ -4,14 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <condition_variable>
-#include <mutex>
 #include <optional>
+#include <thread>
 
-#include "tests/contract/world.h"
+#include "tests/contract/c_client_world.h"
 #include "tests/support/tcp_relay.h"
 #include "tests/support/zookeeper_server.h"
-#include "zkstore/real_environment.h"
 #include "zkstore/text.h"
 
 namespace postkeeper::zk {
@@ -27,32 +25,15 @@ using testing::IsEmpty;
 using testing::Not;
 
 // A server of its own, since these tests stop it, let it hang, and start it again. One for all of them.
-class CClientTest : public testing::Test, public World {
+class CClientTest : public testing::Test, public CClientWorld {
  protected:
   static void SetUpTestSuite() { server = new ZookeeperServer(); }
   static void TearDownTestSuite() { delete server; }
-  void SetUp() override { server->Start(); }
+  void SetUp() override {
+    server->Start();
+    options_.hosts = server->hosts();
+  }
   void TearDown() override { server->Resume(); }
-
-  std::unique_ptr<Client> MakeClient(WorldClientOptions options) override {
-    CClientOptions c_options = options_;
-    if (c_options.hosts.empty()) c_options.hosts = server->hosts();
-    c_options.session_timeout = options.session_timeout;
-    return std::make_unique<CClient>(environment_, c_options);
-  }
-  void Record(const std::function<void()>& change) override {
-    std::lock_guard lock(mu_);
-    change();
-    changed_.notify_all();
-  }
-  bool WaitUntil(const std::function<bool()>& predicate) override {
-    std::unique_lock lock(mu_);
-    return changed_.wait_for(lock, seconds(30), predicate);
-  }
-  void Disconnect(Client&) override { FAIL() << "not used here"; }
-  void CutOff(Client&) override { FAIL() << "not used here"; }
-  void Reconnect(Client&) override { FAIL() << "not used here"; }
-  void Expire(Client&) override { FAIL() << "not used here"; }
 
   Duration TimeOf(const std::function<void()>& function) {
     Instant start = environment_.Now();
@@ -61,10 +42,6 @@ class CClientTest : public testing::Test, public World {
   }
 
   static ZookeeperServer* server;
-  RealEnvironment environment_{1};
-  CClientOptions options_;  // for the clients that a test makes
-  std::mutex mu_;
-  std::condition_variable changed_;
 };
 
 ZookeeperServer* CClientTest::server = nullptr;
@@ -304,6 +281,43 @@ TEST_F(CClientTest, ALostAnswerIsAnUnknownOutcome) {
   ASSERT_TRUE(peer.WaitForSession(SessionState::kConnected));
   EXPECT_EQ(peer.Get(root).stat.version, 1);
   EXPECT_EQ(peer.Set(root, "x", 0).code, Code::kBadVersion);
+}
+
+// On reconnect the C client sends all its watches in one packet. If that is over the server's maximum the server drops
+// the connection, each time anew, and nothing gets through in this session any more.
+TEST_F(CClientTest, WatchesOverAMebibyteEndEveryConnection) {
+  constexpr std::size_t kPathBytes = 240;
+  constexpr std::size_t kFits = 900'000 / kPathBytes;
+  constexpr std::size_t kTooMuch = 1'100'000 / kPathBytes;
+  std::string root = MakeRoot();
+  TcpRelay relay(server->port());
+  options_.hosts = relay.hosts();
+  Peer peer(*this, {.session_timeout = seconds(3)});
+  auto watch_from_to = [&](std::size_t from, std::size_t to) {
+    std::vector<Peer::Pending> pending;
+    for (std::size_t i = from; i < to; ++i) {
+      std::string path = Cat(root, "/", i, "-");
+      path.resize(kPathBytes, 'x');
+      pending.push_back(peer.Send({.kind = Request::Kind::kExists, .path = path, .watcher = peer.Noting("watch")}));
+    }
+    for (const Peer::Pending& one : pending) ASSERT_EQ(peer.Await(one).code, Code::kNoNode);
+  };
+  auto reconnect = [&] {
+    relay.Cut();
+    ASSERT_TRUE(peer.WaitForSession(SessionState::kConnecting));
+    relay.Restore();
+  };
+  watch_from_to(0, kFits);
+  reconnect();
+  ASSERT_TRUE(peer.WaitForSession(SessionState::kConnected));
+  EXPECT_EQ(peer.Get(root).code, Code::kOk);
+
+  watch_from_to(kFits, kTooMuch);
+  reconnect();
+  for (int round = 0; round < 2; ++round) {
+    ASSERT_TRUE(WaitUntil([&] { return peer.client().session().state == SessionState::kConnected; }));
+    EXPECT_THAT(peer.Get(root).code, AnyOf(Code::kConnectionLoss, Code::kNotConnected)) << round;
+  }
 }
 
 // ---- closing ----

@@ -158,6 +158,16 @@ TEST_P(NodeContract, CversionCountsTheChildrenEverMade) {
   EXPECT_EQ(peer_.Get(At("a")).stat.children_created(), 12);
 }
 
+// A NoNode says nothing about a tail that is read after it: what was not there then may be there now.
+TEST_P(NodeContract, ANoNodeSaysNothingAboutALaterTail) {
+  Peer other(*world_);
+  peer_.Create(At("a"));
+  ASSERT_EQ(peer_.Get(At("a/b-0000000000")).code, Code::kNoNode);
+  other.Create(At("a/b-"), "", CreateMode::kPersistentSequential);
+  EXPECT_EQ(peer_.Get(At("a")).stat.children_created(), 1);
+  EXPECT_EQ(peer_.Get(At("a/b-0000000000")).code, Code::kOk);
+}
+
 // The names of children come sorted, with the Stat of the parent.
 TEST_P(NodeContract, ChildrenComeSorted) {
   peer_.Create(At("a"));

@@ -1,18 +1,14 @@
 // The contract suite's real world: one ZooKeeper server, CClient, and a relay for each client that can cut it off.
-#include <condition_variable>
 #include <map>
-#include <mutex>
+#include <optional>
 
-#include "tests/contract/world.h"
+#include "tests/contract/c_client_world.h"
 #include "tests/support/tcp_relay.h"
 #include "tests/support/zookeeper_server.h"
-#include "zkstore/c_client.h"
-#include "zkstore/real_environment.h"
 
 namespace postkeeper::zk {
 namespace {
 
-constexpr auto kPatience = std::chrono::seconds(30);
 constexpr std::size_t kNoLimit = 64 << 20;
 
 ZookeeperServer& SharedServer() {
@@ -21,7 +17,7 @@ ZookeeperServer& SharedServer() {
   return server;
 }
 
-class RealWorld : public World {
+class RealWorld : public CClientWorld {
  public:
   std::unique_ptr<Client> MakeClient(WorldClientOptions options) override {
     auto relay = std::make_unique<TcpRelay>(server_.port());
@@ -32,17 +28,6 @@ class RealWorld : public World {
     auto client = std::make_unique<CClient>(environment_, c_options);
     relays_[client.get()] = std::move(relay);
     return client;
-  }
-
-  void Record(const std::function<void()>& change) override {
-    std::lock_guard lock(mu_);
-    change();
-    changed_.notify_all();
-  }
-
-  bool WaitUntil(const std::function<bool()>& predicate) override {
-    std::unique_lock lock(mu_);
-    return changed_.wait_for(lock, kPatience, predicate);
   }
 
   void Disconnect(Client& client) override {
@@ -70,9 +55,6 @@ class RealWorld : public World {
 
  private:
   ZookeeperServer& server_ = SharedServer();
-  RealEnvironment environment_{1};
-  std::mutex mu_;
-  std::condition_variable changed_;
   std::map<Client*, std::unique_ptr<TcpRelay>> relays_;
 };
 

@@ -1,15 +1,16 @@
 #!/usr/bin/python3
 """Shows that the disk use of the embedded ZooKeeper stays bounded, and that nothing is lost by it.
 
-    disk_soak.py PATH/TO/embedded_zookeeper_host [--gib 4] [--live-mib 100] [--heap-mib 1024]
+    disk_soak.py [--host PATH/TO/embedded_zookeeper_host] [--gib 4] [--live-mib 100] [--heap-mib 1024]
 
 Writes --gib of batches of 500 KB through a real embedded ZooKeeper as fast as it takes them, deleting them so that
 --live-mib stay, and looks at the data directory all the time. Then kills everything with SIGKILL, starts it again and
 reads every batch that should be there. Exit code 1 if the disk ever held more than stated, or a batch is missing or
-wrong. Needs python3-kazoo.
+wrong. Without --host the host is built. With less than 1.5 GiB there are hardly any snapshots to be removed.
 """
 import argparse
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -20,9 +21,16 @@ import zlib
 
 from kazoo.client import KazooClient
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 BATCH = 500_000
 SNAPSHOT_LOG_MIB = 512  # the default of EmbeddedZooKeeper::Options
 IN_FLIGHT = 8
+
+
+def built_host():
+    for arguments in (["--preset", "asan"], ["--build", "--preset", "asan", "--target", "embedded_zookeeper_host"]):
+        subprocess.run(["cmake", *arguments], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return str(ROOT / "build/asan/tests/embedded_zookeeper_host")
 
 
 class Host:
@@ -102,17 +110,18 @@ def write(client, count, live):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("host")
+    parser.add_argument("--host")
     parser.add_argument("--gib", type=float, default=4)
     parser.add_argument("--live-mib", type=int, default=100)
     parser.add_argument("--heap-mib", type=int, default=1024)
     args = parser.parse_args()
+    program = args.host or built_host()
     count, live = int(args.gib * 2**30 / BATCH), max(1, int(args.live_mib * 2**20 / BATCH))
     directory = tempfile.mkdtemp(prefix="postkeeper-soak-")
     host = None
     watch = DiskWatch(directory + "/zookeeper/data/version-2")
     try:
-        host = Host(args.host, directory, args.heap_mib)
+        host = Host(program, directory, args.heap_mib)
         watch.start()
         client = connect(host.port)
         began = time.monotonic()
@@ -131,7 +140,7 @@ def main():
         watch.is_over = True
         host.kill()
         began = time.monotonic()
-        host = Host(args.host, directory, args.heap_mib)
+        host = Host(program, directory, args.heap_mib)
         print(f"after kill -9 it was back in {time.monotonic() - began:.1f} s")
         client = connect(host.port)
         there = {int(name) for name in client.get_children("/soak")}

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Installs the .deb with apt into a clean Debian 12 root made for this test, and runs both programs there. Needs root,
-# the network, and mmdebstrap.
+# Installs the .deb in dist/ (made if it isn't there) with apt into a clean Debian 12 root made for this test, and runs
+# both programs there. Needs root, the network, and mmdebstrap.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 package="dist/postkeeper_$(cat VERSION)_$(dpkg --print-architecture).deb"
+[[ -f $package ]] || ./dev package
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 command -v mmdebstrap >/dev/null || apt-get install -y --no-install-recommends mmdebstrap >/dev/null

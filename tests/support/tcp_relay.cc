@@ -22,17 +22,17 @@ sockaddr_in Loopback(int port) {
   return address;
 }
 
-// False: the connection is at its end.
-bool Move(int from, int to, bool passes) {
+// How many bytes were moved; -1: the connection is at its end.
+ssize_t Move(int from, int to, bool passes) {
   std::array<char, 65536> bytes;
   ssize_t count = recv(from, bytes.data(), bytes.size(), 0);
-  if (count <= 0) return false;
+  if (count <= 0) return -1;
   for (ssize_t sent = 0; passes && sent < count;) {
     ssize_t part = send(to, bytes.data() + sent, static_cast<std::size_t>(count - sent), MSG_NOSIGNAL);
-    if (part <= 0) return false;
+    if (part <= 0) return -1;
     sent += part;
   }
-  return true;
+  return count;
 }
 
 }  // namespace
@@ -81,7 +81,7 @@ void TcpRelay::Wake() {
 }
 
 void TcpRelay::Accept() {
-  int client = accept(listener_, nullptr, nullptr);
+  int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
   int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   sockaddr_in address = Loopback(server_port_);
   if (mode_in_force_ == Mode::kCut || connect(server, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) {
@@ -113,8 +113,14 @@ void TcpRelay::Run() {
     for (std::size_t i = 0; i < pairs_.size(); ++i) {
       const Pair& pair = pairs_[i];
       bool lives = mode != Mode::kCut;
-      if (lives && waits[2 + 2 * i].revents != 0) lives = Move(pair.client, pair.server, true);
-      if (lives && waits[3 + 2 * i].revents != 0) lives = Move(pair.server, pair.client, mode == Mode::kPassing);
+      if (lives && waits[2 + 2 * i].revents != 0) {
+        const ssize_t moved = Move(pair.client, pair.server, true);
+        lives = moved >= 0;
+        if (lives) bytes_to_server_ += moved;
+      }
+      if (lives && waits[3 + 2 * i].revents != 0) {
+        lives = Move(pair.server, pair.client, mode == Mode::kPassing) >= 0;
+      }
       if (lives) {
         living.push_back(pair);
       } else {

@@ -3,6 +3,7 @@
 #define POSTKEEPER_TESTS_SUPPORT_TCP_RELAY_H_
 
 #include <atomic>
+#include <cstdint>
 #include <string>
 #include <thread>
 #include <vector>
@@ -30,6 +31,9 @@ class TcpRelay {
   // New connections work again; those that are there stay as they are.
   void Restore();
 
+  // What clients have sent and is in the server's socket by now, read by it or not.
+  std::int64_t bytes_to_server() const { return bytes_to_server_; }
+
  private:
   enum class Mode { kPassing, kCut, kLosingAnswers };
   struct Pair;
@@ -47,6 +51,7 @@ class TcpRelay {
   std::atomic<Mode> mode_{Mode::kPassing};
   std::atomic<Mode> mode_in_force_{Mode::kPassing};
   std::atomic<bool> is_ending_{false};
+  std::atomic<std::int64_t> bytes_to_server_{0};
   std::vector<Pair> pairs_;  // touched by the thread only
   std::thread thread_;
 };

@@ -25,7 +25,8 @@ def free_port():
 class Zookeeper:
     """Started by the constructor, ended by close(), which every test must reach: test.addCleanup(zookeeper.close)."""
 
-    def __init__(self):
+    def __init__(self, heap_mib=256):
+        self.heap_mib = heap_mib
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postkeeper-zookeeper-"))
         self.port = free_port()
         self.process = None
@@ -44,7 +45,7 @@ class Zookeeper:
         with open(self.folder / "output", "ab") as out:
             # A killed process leaves its writes with the kernel, so tests need no fsync.
             self.process = subprocess.Popen(
-                ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.forceSync=no",
+                ["java", f"-Xmx{self.heap_mib}m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dzookeeper.forceSync=no",
                  "-Dzookeeper.preAllocSize=1024", "-cp", JAR, "org.apache.zookeeper.server.ZooKeeperServerMain",
                  configuration],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,

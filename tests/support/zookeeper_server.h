@@ -2,20 +2,17 @@
 #ifndef POSTKEEPER_TESTS_SUPPORT_ZOOKEEPER_SERVER_H_
 #define POSTKEEPER_TESTS_SUPPORT_ZOOKEEPER_SERVER_H_
 
-#include <sys/types.h>
-
 #include <chrono>
 #include <string>
+#include <vector>
+
+#include "tests/support/zookeeper_process.h"
 
 namespace postkeeper {
 
-// A standalone ZooKeeper as a child process, on a loopback port, with its data in a temporary folder.
-//
-// How it works: the port is chosen at the first Start and kept, so that clients find the server again after a restart
-// on the same data. The child carries a death signal: it ends with the thread that called Start, however that ends.
-// What cannot work (no java, no ZooKeeper) fails the process with a text that says what to install: a test without its
-// server proves nothing. The folder is removed at the end; the server's output stands in it, and is shown when the
-// server does not come up.
+// A standalone ZooKeeper as a child process (zookeeper_process.h), on a loopback port, with its data in a temporary
+// folder. The port stays the same, so that clients find the server again after a restart on the same data. The folder
+// is removed at the end; the server's output stands in it, and is shown when the server does not come up.
 //
 // Threads: belongs to one.
 class ZookeeperServer {
@@ -25,6 +22,8 @@ class ZookeeperServer {
     std::chrono::milliseconds tick{100};
     // Larger requests drop the connection (jute.maxbuffer).
     int request_bytes_max = 1'048'575;
+    // For the Java process, on top of the usual ones.
+    std::vector<std::string> java_flags = {};
   };
 
   ZookeeperServer();
@@ -39,23 +38,17 @@ class ZookeeperServer {
   void Stop();
   void Kill();
   // It stands still: connections are made, nothing is answered.
-  void Pause();
-  void Resume();
+  void Pause() { process_.Pause(); }
+  void Resume() { process_.Resume(); }
 
-  int port() const { return port_; }
-  std::string hosts() const { return "127.0.0.1:" + std::to_string(port_); }
+  int port() const { return process_.port(); }
+  std::string hosts() const { return process_.hosts(); }
   const std::string& folder() const { return folder_; }
 
  private:
-  void WriteConfiguration();
-  void End(int signal);
-  // True if the server says that it serves; false as long as it does not.
-  bool Serves() const;
-
   const Options options_;
-  std::string folder_;
-  int port_ = 0;
-  pid_t pid_ = 0;  // 0: not running
+  const std::string folder_;
+  ZookeeperProcess process_;
 };
 
 }  // namespace postkeeper
