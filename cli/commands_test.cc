@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <fstream>
 
+#include "cli/build_values.h"
 #include "cli/fake_server.h"
 #include "cli/run_cli.h"
 
@@ -14,6 +15,7 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::MatchesRegex;
 using ::testing::StartsWith;
 
 class CliCommandsTest : public ::testing::Test {
@@ -84,7 +86,7 @@ TEST_F(CliCommandsTest, ChecksTheAddressInTheEnvironment) {
 // Each command has a help with examples, on stdout, and exits with 0.
 TEST_F(CliCommandsTest, HelpsWithExamples) {
   for (const char* name : {"enqueue", "publish", "dequeue", "ack", "nack", "extend", "consume", "subscribe", "stats",
-                           "health", "server"}) {
+                           "health", "server", "version"}) {
     EXPECT_EQ(Run({name, "--help"}).exit_code(), 0);
     EXPECT_THAT(run_->out(), HasSubstr(std::string("Examples:\n  postkeeper ") + name)) << run_->out();
   }
@@ -94,7 +96,18 @@ TEST_F(CliCommandsTest, HelpsWithExamples) {
       EXPECT_THAT(run_->out(), HasSubstr(std::string("Examples:\n  postkeeper ") + kind + " " + verb));
     }
   }
-  EXPECT_THAT(Run({"version"}).out(), StartsWith("postkeeper 0."));
+}
+
+// The versions of the product, of the API and of the stored format are told apart, for people and for programs.
+TEST_F(CliCommandsTest, TellsThreeVersions) {
+  const std::string api = v1::Message::descriptor()->file()->package();
+  const std::string text = std::string("postkeeper ") + kVersion + "\nAPI: " + api + "\nstore format: 1\n";
+  EXPECT_THAT(kVersion, MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+"));
+  EXPECT_EQ(Run({"version"}).out(), text);
+  EXPECT_EQ(Run({"--version"}).out(), text);
+  EXPECT_EQ(run_->exit_code(), 0);
+  EXPECT_EQ(Run({"version", "--output", "json"}).out(),
+            std::string("{\"version\":\"") + kVersion + "\",\"api\":\"" + api + "\",\"store_format\":1}\n");
 }
 
 // Where nobody listens, a command ends soon with 5 and names the address and the next command.

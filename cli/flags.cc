@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "cli/admin.h"
-#include "cli/build_values.h"
 #include "cli/consume.h"
 #include "cli/dequeue.h"
 #include "cli/literal_arguments.h"
@@ -393,12 +392,12 @@ void AddServerCommands(CLI::App& app, Flags& flags) {
       ->excludes(service);
   AddCommand(app, flags, "server", "Version, limits, and what the server does not serve", "  postkeeper server",
              [](CommandContext& context) { return ShowServer(context); });
-  CLI::App& version = *app.add_subcommand("version", "The version of this program");
-  version.callback([&flags] { flags.parsed.text = Cat("postkeeper ", kVersion, "\n"); });
+  AddCommand(app, flags, "version", "The versions of this program, of its API and of the stored format",
+             "  postkeeper version\n  postkeeper version --output json", ShowVersion);
 }
 
 void AddGlobalOptions(CLI::App& app, Flags& flags) {
-  app.set_version_flag("--version", Cat("postkeeper ", kVersion));
+  app.set_version_flag("--version", VersionText(), "Print what `postkeeper version` prints, and exit");
   app.add_option("--address", flags.parsed.connection.address,
                  "Where postkeeperd listens (default $POSTKEEPER_ADDRESS, else 127.0.0.1:7411)")
       ->check(CLI::Validator(CheckAddress, ""))
