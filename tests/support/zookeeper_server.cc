@@ -63,7 +63,8 @@ std::string ReadFile(const std::string& path) {
 ZookeeperServer::ZookeeperServer() : ZookeeperServer(Options()) {}
 
 ZookeeperServer::ZookeeperServer(Options options) : options_(options) {
-  if (!std::filesystem::exists(kJar)) Fail("no ZooKeeper here. Type: apt-get install libzookeeper-java default-jre-headless");
+  if (!std::filesystem::exists(kJar))
+    Fail("no ZooKeeper here. Type: apt-get install libzookeeper-java default-jre-headless");
   std::string pattern = (std::filesystem::temp_directory_path() / "postkeeper-zookeeper-XXXXXX").string();
   if (mkdtemp(pattern.data()) == nullptr) Fail("cannot make the folder " + pattern);
   folder_ = pattern;
