@@ -12,16 +12,19 @@
 namespace postkeeper::cli {
 namespace {
 
-// Calls one method of AdminService; on failure says so on stderr.
+// Calls one method of AdminService; on failure says so on stderr: with `if_missing`, if that is given and fits.
 template <typename Request, typename Response>
 ExitCode CallAdmin(CommandContext& context, std::string_view what,
                    grpc::Status (v1::AdminService::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                   const Request& request, Response& response) {
+                   const Request& request, Response& response, std::string_view if_missing = "") {
   v1::AdminService::Stub stub(context.connection.channel());
   const grpc::Status status =
       context.connection.Call([&](grpc::ClientContext* call) { return (stub.*method)(call, request, &response); });
   if (status.ok()) return ExitCode::kDone;
   const Failure failure = context.connection.Explain(status, what);
+  if (failure.exit_code == ExitCode::kNotFound && !if_missing.empty()) {
+    return context.Fail(failure.exit_code, Cat(what, ": ", if_missing));
+  }
   return context.Fail(failure.exit_code, failure.text);
 }
 
@@ -128,12 +131,21 @@ void ShowChange(CommandContext& context, const Proto& proto, std::string_view wh
   }
 }
 
-void ShowDeletion(CommandContext& context, const std::string& name) {
+constexpr std::string_view kNothingToDelete = "it is not there. With --if-exists that is no failure";
+
+void ShowDeletion(CommandContext& context, const DeleteOptions& options) {
   if (context.out.is_json()) {
-    context.out.Json(JsonObject().Add("deleted", name));
+    context.out.Json(JsonObject().Add("deleted", options.name));
   } else if (!context.is_quiet) {
-    context.out.Line(Cat("deleted ", name));
+    // The service does not say whether it was there.
+    context.out.Line(options.allows_missing ? Cat(options.name, " is gone") : Cat("deleted ", options.name));
   }
+}
+
+template <typename Settings>
+ExitCode NothingToUpdate(CommandContext& context, const Settings& settings, std::string_view kind) {
+  return context.Fail(ExitCode::kUsage, Cat("update ", kind, " ", settings.name,
+                                            ": no setting was given. See: postkeeper ", kind, " update --help"));
 }
 
 std::string ParentOf(const std::string& name_space) {
@@ -162,6 +174,7 @@ ExitCode List(CommandContext& context, std::string_view what, const std::string&
       }
     }
     if (!context.out.is_json() && items(response).size() > 0) context.out.Table(rows);
+    if (is_first && items(response).empty()) context.Note(Cat(what, ": there are none"));
     if (response.next_page_token().empty()) return ExitCode::kDone;
     request.set_page_token(response.next_page_token());
   }
@@ -183,6 +196,9 @@ ExitCode UpdateQueue(const QueueSettings& settings, const UpdateOptions& options
   v1::UpdateQueueRequest request;
   v1::UpdateQueueResponse response;
   Fill(*request.mutable_queue(), settings, request.mutable_update_mask());
+  if (request.update_mask().paths().empty() && !options.creates_if_missing) {
+    return NothingToUpdate(context, settings, "queue");
+  }
   request.mutable_queue()->set_etag(options.etag);
   request.set_allow_missing(options.creates_if_missing);
   const ExitCode exit_code =
@@ -222,9 +238,9 @@ ExitCode DeleteQueue(const DeleteOptions& options, CommandContext& context) {
   request.set_name(options.name);
   request.set_etag(options.etag);
   request.set_allow_missing(options.allows_missing);
-  const ExitCode exit_code =
-      CallAdmin(context, Cat("delete queue ", options.name), &v1::AdminService::Stub::DeleteQueue, request, response);
-  if (exit_code == ExitCode::kDone) ShowDeletion(context, options.name);
+  const ExitCode exit_code = CallAdmin(context, Cat("delete queue ", options.name),
+                                       &v1::AdminService::Stub::DeleteQueue, request, response, kNothingToDelete);
+  if (exit_code == ExitCode::kDone) ShowDeletion(context, options);
   return exit_code;
 }
 
@@ -239,7 +255,7 @@ ExitCode PurgeQueue(const std::string& name, bool takes_leased_too, CommandConte
   if (context.out.is_json()) {
     context.out.Json(JsonObject().Add("queue", name).Add("purged", std::int64_t{response.purged()}));
   } else if (!context.is_quiet) {
-    context.out.Line(Cat("purged ", response.purged(), " messages from ", name));
+    context.out.Line(Cat("purged ", Counted(response.purged(), "message"), " from ", name));
   }
   return ExitCode::kDone;
 }
@@ -258,6 +274,9 @@ ExitCode UpdateTopic(const TopicSettings& settings, const UpdateOptions& options
   v1::UpdateTopicRequest request;
   v1::UpdateTopicResponse response;
   Fill(*request.mutable_topic(), settings, request.mutable_update_mask());
+  if (request.update_mask().paths().empty() && !options.creates_if_missing) {
+    return NothingToUpdate(context, settings, "topic");
+  }
   request.mutable_topic()->set_etag(options.etag);
   request.set_allow_missing(options.creates_if_missing);
   const ExitCode exit_code =
@@ -293,9 +312,9 @@ ExitCode DeleteTopic(const DeleteOptions& options, CommandContext& context) {
   request.set_name(options.name);
   request.set_etag(options.etag);
   request.set_allow_missing(options.allows_missing);
-  const ExitCode exit_code =
-      CallAdmin(context, Cat("delete topic ", options.name), &v1::AdminService::Stub::DeleteTopic, request, response);
-  if (exit_code == ExitCode::kDone) ShowDeletion(context, options.name);
+  const ExitCode exit_code = CallAdmin(context, Cat("delete topic ", options.name),
+                                       &v1::AdminService::Stub::DeleteTopic, request, response, kNothingToDelete);
+  if (exit_code == ExitCode::kDone) ShowDeletion(context, options);
   return exit_code;
 }
 

@@ -6,6 +6,10 @@ namespace postkeeper::cli {
 
 // The one in the file VERSION.
 extern const char kVersion[];
+// The package of the protos that the program speaks.
+extern const char kApiVersion[];
+// The stored format of the postkeeperd built from the same sources.
+extern const int kStoreFormat;
 // protos/postkeeper/v1/service_config.json, word for word.
 extern const char kServiceConfig[];
 

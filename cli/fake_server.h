@@ -26,9 +26,9 @@ struct FakeMessage {
 struct FakeState {
   std::map<std::string, std::vector<FakeMessage>> queues;
   std::map<std::string, std::vector<FakeMessage>> topics;
-  std::map<std::string, std::string> request_ids;  // Of appends: id to what it was for.
-  int append_frames = 0;                           // Frames and calls that wrote something.
-  int repeated_frames = 0;                         // Those whose request_id was known.
+  std::map<std::string, std::vector<std::string>> request_ids;  // Of appends: id to what it was for.
+  int append_frames = 0;                                        // Frames and calls that wrote something.
+  int repeated_frames = 0;                                      // Those whose request_id was known.
   int extended_tokens = 0;
   int refused_extensions = 0;
   int released_tokens = 0;

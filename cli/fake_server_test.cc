@@ -79,8 +79,7 @@ struct FakeServer::Impl {
     std::vector<std::string> ids;
     if (const auto known = state.request_ids.find(frame.request_id()); known != state.request_ids.end()) {
       ++state.repeated_frames;
-      ids.assign(frame.messages_size(), known->second);
-      return ids;
+      return known->second;
     }
     ++state.append_frames;
     for (const v1::Message& message : frame.messages()) {
@@ -92,7 +91,7 @@ struct FakeServer::Impl {
       ids.push_back(stored.id);
       log.push_back(stored);
     }
-    if (!frame.request_id().empty()) state.request_ids[frame.request_id()] = ids.front();
+    if (!frame.request_id().empty()) state.request_ids[frame.request_id()] = ids;
     changed.notify_all();
     return ids;
   }

@@ -3,6 +3,7 @@
 
 #include <absl/strings/numbers.h>
 #include <absl/strings/str_split.h>
+#include <absl/strings/strip.h>
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
@@ -12,7 +13,6 @@
 #include <vector>
 
 #include "cli/admin.h"
-#include "cli/build_values.h"
 #include "cli/consume.h"
 #include "cli/dequeue.h"
 #include "cli/literal_arguments.h"
@@ -115,8 +115,10 @@ void AddQueueSettings(CLI::App& command, QueueSettings& queue) {
   command.add_option("QUEUE", queue.name, "The queue")->required();
   AddDuration(command, "--lease-duration", queue.lease_duration,
               "How long a consumer may hold a message (default 30s)");
-  AddCount(command, "--max-attempts", queue.max_attempts, 1000, "Attempts before the dead-letter queue (default 16)");
-  command.add_option("--dead-letter-queue", queue.dead_letter_queue, "Where messages go after the last attempt");
+  AddCount(command, "--max-attempts", queue.max_attempts, 1000,
+           "Attempts before the dead-letter queue (not served yet)");
+  command.add_option("--dead-letter-queue", queue.dead_letter_queue,
+                     "Where messages go after the last attempt (not served yet)");
   AddDuration(command, "--retry-backoff", queue.retry_backoff, "Wait after the first failed attempt (default 1s)");
   AddDuration(command, "--retry-backoff-max", queue.retry_backoff_max, "The longest wait (default 10m)");
   AddCount(command, "--max-messages", queue.max_messages, kCountMax, "Messages it holds (default 1000000)");
@@ -148,10 +150,10 @@ void AddNamespace(CLI::App& command, Flags& flags) {
 void AddQueueCommands(CLI::App& app, Flags& flags) {
   CLI::App& queue = *app.add_subcommand("queue", "Create, list, show, update, purge and delete queues");
   queue.require_subcommand(1)->fallthrough();
+  queue.footer("Examples:\n  postkeeper queue create orders\n  postkeeper queue COMMAND --help");
   CLI::App& create = AddCommand(queue, flags, "create", "Create a queue; with the same settings again: fine",
                                 "  postkeeper queue create orders\n"
-                                "  postkeeper queue create orders --lease-duration 1m --max-attempts 5 "
-                                "--dead-letter-queue orders-dead",
+                                "  postkeeper queue create orders --lease-duration 1m --max-messages 50000",
                                 [&flags](CommandContext& context) { return CreateQueue(flags.queue, context); });
   AddQueueSettings(create, flags.queue);
   CLI::App& list = AddCommand(queue, flags, "ls", "List the queues of a namespace",
@@ -163,7 +165,7 @@ void AddQueueCommands(CLI::App& app, Flags& flags) {
   show.add_option("QUEUE", flags.queue.name, "The queue")->required();
   CLI::App& update =
       AddCommand(queue, flags, "update", "Change the settings that are given, and no others",
-                 "  postkeeper queue update orders --max-attempts 8\n"
+                 "  postkeeper queue update orders --retry-backoff 5s\n"
                  "  postkeeper queue update orders --lease-duration 2m --create",
                  [&flags](CommandContext& context) { return UpdateQueue(flags.queue, flags.update, context); });
   AddQueueSettings(update, flags.queue);
@@ -183,6 +185,7 @@ void AddQueueCommands(CLI::App& app, Flags& flags) {
 void AddTopicCommands(CLI::App& app, Flags& flags) {
   CLI::App& topic = *app.add_subcommand("topic", "Create, list, show, update and delete topics");
   topic.require_subcommand(1)->fallthrough();
+  topic.footer("Examples:\n  postkeeper topic create news\n  postkeeper topic COMMAND --help");
   CLI::App& create = AddCommand(topic, flags, "create", "Create a topic; with the same settings again: fine",
                                 "  postkeeper topic create news\n  postkeeper topic create news --retention 7d",
                                 [&flags](CommandContext& context) { return CreateTopic(flags.topic, context); });
@@ -303,7 +306,8 @@ void AddTakingCommands(CLI::App& app, Flags& flags) {
   AddSettleOptions(nack, flags.nack.settle);
   CLI::Option* release =
       nack.add_flag("--release", flags.nack.releases, "It was not tried: does not count as an attempt");
-  CLI::Option* reject = nack.add_flag("--reject", flags.nack.rejects, "Never again: to the dead-letter queue");
+  CLI::Option* reject =
+      nack.add_flag("--reject", flags.nack.rejects, "Never again: to the dead-letter queue (not served yet)");
   reject->excludes(release);
   AddDuration(nack, "--delay", flags.nack.delay, "Try again not before so long from now")->excludes(reject);
   nack.add_option("--reason", flags.nack.reason, "Kept with the message, shown at the next attempt");
@@ -321,6 +325,8 @@ void AddConsume(CLI::App& app, Flags& flags) {
       "  postkeeper consume orders\n"
       "  postkeeper consume orders --exec './handle-order' --parallel 4\n"
       "  postkeeper consume lines --exec 'wc -w' --publish-output counts --until-empty\n"
+      "Without --exec a message counts as done when it was written to standard output, whoever reads it there: of\n"
+      "`postkeeper consume orders | head -1` more than the first is gone. For one message: --count 1.\n"
       "The command gets the body on its standard input and the rest in its environment: POSTKEEPER_SOURCE,\n"
       "POSTKEEPER_MESSAGE_ID, POSTKEEPER_ATTEMPT, POSTKEEPER_CONTENT_TYPE, and each attribute NAME as\n"
       "POSTKEEPER_ATTRIBUTE_NAME. Exit 0 acks the message; anything else gives it back, to be tried again.\n"
@@ -337,7 +343,10 @@ void AddConsume(CLI::App& app, Flags& flags) {
       ->check(Within(1, kParallelMax))
       ->needs(exec)
       ->type_name("N");
-  consume.add_option("--prefetch", options.prefetch, "Messages to hold beside those being worked on")
+  consume
+      .add_option("--prefetch", options.prefetch,
+                  "Messages to hold beside those being worked on (default 100 when printing, else as\n"
+                  "--parallel); more is faster, and gives other consumers less")
       ->check(Within(0, kPrefetchMax))
       ->type_name("N");
   consume
@@ -393,12 +402,13 @@ void AddServerCommands(CLI::App& app, Flags& flags) {
       ->excludes(service);
   AddCommand(app, flags, "server", "Version, limits, and what the server does not serve", "  postkeeper server",
              [](CommandContext& context) { return ShowServer(context); });
-  CLI::App& version = *app.add_subcommand("version", "The version of this program");
-  version.callback([&flags] { flags.parsed.text = Cat("postkeeper ", kVersion, "\n"); });
+  AddCommand(app, flags, "version", "The versions of this program, of its API and of the stored format",
+             "  postkeeper version\n  postkeeper version --output json", ShowVersion);
 }
 
 void AddGlobalOptions(CLI::App& app, Flags& flags) {
-  app.set_version_flag("--version", Cat("postkeeper ", kVersion));
+  app.set_version_flag("--version", std::string(absl::StripSuffix(VersionText(), "\n")),
+                       "Print what `postkeeper version` prints, and exit");
   app.add_option("--address", flags.parsed.connection.address,
                  "Where postkeeperd listens (default $POSTKEEPER_ADDRESS, else 127.0.0.1:7411)")
       ->check(CLI::Validator(CheckAddress, ""))

@@ -144,7 +144,10 @@ class Producer {
     Framer<Target> framer(options_, *source);
     typename Target::Request frame;
     absl::StatusOr<bool> has_frame = framer.Next(frame);
-    if (has_frame.ok() && !*has_frame) return context_.Fail(ExitCode::kFailed, "the input holds no message");
+    if (has_frame.ok() && !*has_frame)
+      return context_.Fail(ExitCode::kFailed,
+                           "the input holds no message. Give bodies as arguments, a file with --file, "
+                           "or lines on standard input");
     grpc::Status status;
     if (has_frame.ok() && framer.is_alone()) {
       status = SendAlone(frame);
@@ -159,11 +162,17 @@ class Producer {
     }
     if (!has_frame.ok()) {
       return context_.Fail(ExitCode::kFailed,
-                           Cat(has_frame.status().message(), ". ", confirmed_count_, " messages before it ",
+                           Cat(has_frame.status().message(), ". ", Counted(confirmed_count_, "message"), " before it ",
                                confirmed_count_ == 1 ? "is " : "are ", Target::kDone));
     }
+    if (has_foreign_answer_) {
+      return context_.Fail(ExitCode::kFailed,
+                           Cat(Target::kVerb, options_.target, ": the request id ", options_.request_id,
+                               " was used before, for another input. What was new in this one is not ", Target::kDone,
+                               ". Choose another --request-id"));
+    }
     if (!context_.out.is_json() && !context_.is_quiet && options_.input.bodies.empty()) {
-      context_.out.Line(Cat(confirmed_count_, " messages ", Target::kDone));
+      context_.out.Line(Cat(Counted(confirmed_count_, "message"), " ", Target::kDone));
     }
     return ExitCode::kDone;
   }
@@ -294,6 +303,8 @@ class Producer {
   }
 
   void Print(int message_count, const typename Target::Response& answer) {
+    // The service knows the id, and answered as it did then.
+    has_foreign_answer_ = has_foreign_answer_ || answer.message_ids_size() != message_count;
     confirmed_count_ += message_count;
     const std::set<int> duplicates(answer.duplicates().begin(), answer.duplicates().end());
     for (int i = 0; i < answer.message_ids_size(); ++i) {
@@ -340,6 +351,7 @@ class Producer {
   Clock::time_point last_progress_ = Clock::now();
   bool has_ended_ = false;
   std::int64_t confirmed_count_ = 0;
+  bool has_foreign_answer_ = false;
 };
 
 }  // namespace

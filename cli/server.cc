@@ -7,6 +7,7 @@
 #include <future>
 #include <map>
 
+#include "cli/build_values.h"
 #include "cli/connection.h"
 #include "cli/output.h"
 #include "cli/protos.h"
@@ -98,6 +99,21 @@ ExitCode ShowHealth(const std::string& service, CommandContext& context) {
     context.out.Line(name);
   }
   return serving_status == kServing ? ExitCode::kDone : ExitCode::kFailed;
+}
+
+std::string VersionText() {
+  return Cat("postkeeper ", kVersion, "\nAPI: ", kApiVersion, "\nstore format: ", kStoreFormat, "\n");
+}
+
+ExitCode ShowVersion(CommandContext& context) {
+  if (context.out.is_json()) {
+    JsonObject object;
+    object.Add("version", kVersion).Add("api", kApiVersion).Add("store_format", std::int64_t{kStoreFormat});
+    context.out.Json(object);
+  } else {
+    context.out.Body(VersionText());
+  }
+  return ExitCode::kDone;
 }
 
 ExitCode ShowServer(CommandContext& context) {

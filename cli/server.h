@@ -1,4 +1,4 @@
-// Looking at the service: `postkeeper stats`, `health` and `server`.
+// Looking at the service: `postkeeper stats`, `health` and `server`; and at this program: `postkeeper version`.
 #ifndef POSTKEEPER_CLI_SERVER_H_
 #define POSTKEEPER_CLI_SERVER_H_
 
@@ -15,6 +15,10 @@ ExitCode ShowStats(const std::string& source, CommandContext& context);
 ExitCode ShowHealth(const std::string& service, CommandContext& context);
 
 ExitCode ShowServer(CommandContext& context);
+
+// Product, API and stored format, a line each.
+std::string VersionText();
+ExitCode ShowVersion(CommandContext& context);
 
 }  // namespace postkeeper::cli
 

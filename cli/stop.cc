@@ -1,14 +1,25 @@
 #include "cli/stop.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <utility>
 
 namespace postkeeper::cli {
+namespace {
+
+bool IsPipe(int fd) {
+  struct stat info = {};
+  return fstat(fd, &info) == 0 && S_ISFIFO(info.st_mode);
+}
+
+}  // namespace
 
 void StopRequest::Request() {
   const std::lock_guard lock(mu_);
@@ -27,8 +38,8 @@ void StopRequest::OnRequest(std::function<void()> function) {
   if (is_requested_ && function_) function_();
 }
 
-SignalWatcher::SignalWatcher(StopRequest& stop, std::function<void()> before_exit)
-    : stop_(stop), before_exit_(std::move(before_exit)) {
+SignalWatcher::SignalWatcher(StopRequest& stop, std::function<void()> before_exit, int output_fd)
+    : stop_(stop), before_exit_(std::move(before_exit)), output_fd_(IsPipe(output_fd) ? output_fd : -1) {
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGINT);
@@ -48,9 +59,15 @@ SignalWatcher::~SignalWatcher() {
 
 void SignalWatcher::Watch() {
   for (;;) {
-    pollfd fds[] = {{signal_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}};
-    if (poll(fds, 2, -1) < 0) continue;
+    // Of an output without a reader poll tells unasked.
+    pollfd fds[] = {{signal_fd_, POLLIN, 0}, {wake_fd_, POLLIN, 0}, {has_lost_reader_ ? -1 : output_fd_, 0, 0}};
+    if (poll(fds, 3, -1) < 0) continue;
     if (fds[1].revents != 0) return;
+    if (fds[2].revents != 0) {
+      has_lost_reader_ = true;
+      stop_.Request();
+    }
+    if (fds[0].revents == 0) continue;
     signalfd_siginfo info;
     if (read(signal_fd_, &info, sizeof info) != sizeof info) continue;
     if (stop_.is_requested()) {
@@ -62,5 +79,13 @@ void SignalWatcher::Watch() {
 }
 
 void IgnoreBrokenPipes() { std::signal(SIGPIPE, SIG_IGN); }
+
+void FillClosedStandardStreams(int, char**, char**) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    // The lowest free number is the one that is missing.
+    const int mode = fd == STDOUT_FILENO ? O_RDONLY : O_WRONLY;
+    if (syscall(SYS_fcntl, fd, F_GETFD) < 0) syscall(SYS_openat, AT_FDCWD, "/dev/null", mode);
+  }
+}
 
 }  // namespace postkeeper::cli

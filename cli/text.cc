@@ -136,6 +136,8 @@ absl::StatusOr<std::int64_t> ParseBytes(std::string_view text) {
   return wrong(Cat("the unit '", name, "' is unknown"));
 }
 
+std::string Counted(std::int64_t count, std::string_view noun) { return Cat(count, " ", noun, count == 1 ? "" : "s"); }
+
 std::string FormatBytes(std::int64_t bytes) {
   constexpr std::string_view kNames[] = {"B", "KiB", "MiB", "GiB", "TiB"};
   double number = static_cast<double>(bytes);

@@ -44,6 +44,8 @@ std::string FormatDuration(Duration duration);
 
 // "1000", "64KiB", "256MiB", "1GiB", also kB, MB, GB (powers of ten). Above 0.
 absl::StatusOr<std::int64_t> ParseBytes(std::string_view text);
+// "1 message", "2 messages".
+std::string Counted(std::int64_t count, std::string_view noun);
 // "256 MiB" if it is a round number of them, else with one figure after the point; below 1 KiB "17 B".
 std::string FormatBytes(std::int64_t bytes);
 

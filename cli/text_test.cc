@@ -14,6 +14,13 @@ using std::chrono::minutes;
 using std::chrono::seconds;
 using ::testing::HasSubstr;
 
+// One thing is told as one.
+TEST(CliText, CountsThings) {
+  EXPECT_EQ(Counted(0, "message"), "0 messages");
+  EXPECT_EQ(Counted(1, "message"), "1 message");
+  EXPECT_EQ(Counted(2, "message"), "2 messages");
+}
+
 // What people write for a duration is what they get.
 TEST(CliTextTest, ParsesDurations) {
   EXPECT_EQ(*ParseDuration("30s"), seconds(30));

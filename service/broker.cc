@@ -201,7 +201,10 @@ Task<absl::StatusOr<LogEntry>> Broker::Create(Name name, LogSettings settings) {
         name.kind == Name::Kind::kQueue
             ? FirstDifference(std::get<QueueSettings>(created->entry.settings), std::get<QueueSettings>(wanted))
             : FirstDifference(std::get<TopicSettings>(created->entry.settings), std::get<TopicSettings>(wanted));
-    co_return MakeError(Reason::kOtherSettings, Cat(name.Full(), " exists, and its ", field, " is another"),
+    co_return MakeError(Reason::kOtherSettings,
+                        Cat(name.Full(), " exists, and its ", field, " is another. Look: postkeeper ",
+                            name.kind == Name::Kind::kQueue ? "queue" : "topic", " show ", name.Full(),
+                            "; change it: postkeeper ", name.kind == Name::Kind::kQueue ? "queue" : "topic", " update"),
                         {.resource = name.Full(), .field = std::string(field)});
   }
   if (created->is_new) LogInfo("created", {{"name", name.Full()}});

@@ -16,6 +16,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
 #include "service/knobs.h"
+#include "zkstore/layout.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -391,6 +392,12 @@ Machine ThisMachine() {
   return machine;
 }
 
+// Three versions that count apart: a new product may speak the same API and read the same store.
+std::string VersionText() {
+  return Cat("postkeeperd ", POSTKEEPER_VERSION, "\nAPI: ", POSTKEEPER_API_VERSION,
+             "\nstore format: ", Layout::kFormatVersion, "\n");
+}
+
 ConfigOutcome ParseConfig(std::span<const std::string> arguments, std::span<const std::string> environment,
                           const Machine& machine) {
   GivenByName given;
@@ -398,7 +405,7 @@ ConfigOutcome ParseConfig(std::span<const std::string> arguments, std::span<cons
   if (const Problem problem = ReadFlags(arguments, &given, &requests)) return Refuse(*problem);
   if (requests.wants_help) return PrintAndExit{HelpText(), 0};
   if (requests.wants_help_markdown) return PrintAndExit{HelpMarkdown(), 0};
-  if (requests.wants_version) return PrintAndExit{Cat("postkeeperd ", POSTKEEPER_VERSION, "\n"), 0};
+  if (requests.wants_version) return PrintAndExit{VersionText(), 0};
   if (const Problem problem = ReadEnvironment(environment, &given, &requests)) return Refuse(*problem);
   std::error_code error;
   if (!requests.config_file && std::filesystem::exists(machine.config_file, error)) {

@@ -318,7 +318,8 @@ TEST_F(ConfigTest, HelpAndVersion) {
   EXPECT_THAT(Printed({"--help"}), StartsWith("postkeeperd: durable queues"));
   EXPECT_THAT(Printed({"-h"}), HasSubstr("--session-timeout  time (ms, s, m, h); default 10s; 2s to 1m\n"));
   EXPECT_THAT(Printed({"--help-markdown"}), HasSubstr("| text, json |"));
-  EXPECT_THAT(Printed({"--version"}), ::testing::MatchesRegex("postkeeperd [0-9]+\\.[0-9]+\\.[0-9]+.*\n"));
+  EXPECT_THAT(Printed({"--version"}),
+              ::testing::MatchesRegex("postkeeperd [0-9]+\\.[0-9]+\\.[0-9]+\nAPI: postkeeper\\.v1\nstore format: 1\n"));
   for (const absl::string_view line : absl::StrSplit(Printed({"--help"}), '\n')) EXPECT_LE(line.size(), 110u) << line;
 }
 

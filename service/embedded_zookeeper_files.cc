@@ -25,7 +25,8 @@ std::string Getenv(const char* name) {
 absl::Status Missing(std::string_view what) {
   return absl::FailedPreconditionError(
       Cat("the embedded ZooKeeper needs ", what,
-          ". Install it: apt-get install default-jre-headless zookeeper. Or use an ensemble: --zookeeper HOST:PORT"));
+          ". Install it: apt-get install default-jre-headless libzookeeper-java. Or use an ensemble: --zookeeper "
+          "HOST:PORT"));
 }
 
 }  // namespace

@@ -400,7 +400,7 @@ std::string HelpText() {
       "that over defaults.\n\n"
       "  --config FILE      the file; /etc/postkeeper/postkeeper.toml is read if it is there and none is named\n"
       "  --print-config     print every value and where it came from, as such a file, and exit\n"
-      "  --version, -V      print the version and exit\n"
+      "  --version, -V      print the versions of the program, its API and its stored format, and exit\n"
       "  --help, -h         print this and exit; --help-markdown prints it as a page\n";
   std::string_view group;
   for (const Knob& knob : Knobs()) {

@@ -1,4 +1,6 @@
 // postkeeperd: the server. `postkeeperd inspect` looks into the store instead.
+#include <fcntl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cstdio>
@@ -20,6 +22,17 @@ int Print(const PrintAndExit& print) {
   std::fputs(print.text.c_str(), print.code == 0 ? stdout : stderr);
   return print.code;
 }
+
+// Whichever of standard input, output and error is closed gets /dev/null. Else the next socket would get its number,
+// and the log would be written into that. Before the libraries' initializers, which open files; so nothing but system
+// calls.
+void FillClosedStandardStreams(int, char**, char**) {
+  for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; ++fd) {
+    if (syscall(SYS_fcntl, fd, F_GETFD) < 0) syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR);
+  }
+}
+[[gnu::section(".preinit_array"), gnu::used]] void (*fill_closed_standard_streams)(int, char**,
+                                                                                   char**) = FillClosedStandardStreams;
 
 int Main(int argc, char** argv) {
   if (argc > 1 && std::string_view(argv[1]) == "inspect") {

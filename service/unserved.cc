@@ -38,8 +38,8 @@ constexpr int kDepthMax = 100;
 absl::Status FieldNotServed(const std::string& field, std::string_view why) {
   return MakeError(Reason::kFieldNotServed,
                    Cat(field, " ", why,
-                       ". Leave it out, or use a newer postkeeperd; GetServerInfo lists what this one "
-                       "does not serve"),
+                       ". Leave it out, or use a newer postkeeperd. What this one does not serve: "
+                       "postkeeper server (GetServerInfo)"),
                    {.field = field});
 }
 
@@ -109,8 +109,8 @@ bool IsUnserved(std::string_view full_proto_name) {
 absl::Status MethodNotServed(std::string_view method) {
   return MakeError(Reason::kMethodNotServed,
                    Cat(method,
-                       " is not served by this build. Use a newer postkeeperd; GetServerInfo lists what this "
-                       "one does not serve"),
+                       " is not served by this build. Use a newer postkeeperd. What this one does not serve: "
+                       "postkeeper server (GetServerInfo)"),
                    {.resource = std::string(method)});
 }
 

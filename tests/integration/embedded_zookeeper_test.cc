@@ -183,17 +183,16 @@ TEST_F(EmbeddedZooKeeperTest, IsGivenUpWhenItCannotComeBack) {
 // Java or ZooKeeper missing: one line with what to install.
 TEST_F(EmbeddedZooKeeperTest, MissingPackages) {
   options_.java = folder_ + "/no/java";
-  EXPECT_EQ(FailureToStart(),
-            Cat("the embedded ZooKeeper needs Java (", folder_,
-                "/no/java), which is not installed. Install it: apt-get install default-jre-headless zookeeper. Or use "
-                "an ensemble: --zookeeper HOST:PORT"));
+  EXPECT_EQ(FailureToStart(), Cat("the embedded ZooKeeper needs Java (", folder_,
+                                  "/no/java), which is not installed. Install it: apt-get install default-jre-headless "
+                                  "libzookeeper-java. Or use "
+                                  "an ensemble: --zookeeper HOST:PORT"));
   options_.java.clear();
   options_.jars = folder_;
-  EXPECT_EQ(
-      FailureToStart(),
-      Cat("the embedded ZooKeeper needs ", folder_,
-          "/zookeeper.jar, which is not installed. Install it: apt-get install default-jre-headless zookeeper. Or "
-          "use an ensemble: --zookeeper HOST:PORT"));
+  EXPECT_EQ(FailureToStart(), Cat("the embedded ZooKeeper needs ", folder_,
+                                  "/zookeeper.jar, which is not installed. Install it: apt-get install "
+                                  "default-jre-headless libzookeeper-java. Or "
+                                  "use an ensemble: --zookeeper HOST:PORT"));
 }
 
 // A Java that cannot do what it is asked is quoted.

@@ -1,5 +1,6 @@
 """What postkeeperd says when it cannot start, and what becomes of its ZooKeeper when it ends."""
 
+import contextlib
 import os
 import pathlib
 import socket
@@ -58,6 +59,27 @@ class StartupTest(unittest.TestCase):
         client = Client(server.address)
         self.addCleanup(client.close)
         self.assertEqual(len(client.enqueue("q", "still here")), 1)
+
+    # Started with its standard streams closed, it lends their numbers to no socket: the log would be written into it.
+    def test_closed_standard_streams(self):
+        process = subprocess.Popen(
+            ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", find_program("postkeeperd"), "--listen", "127.0.0.1:0",
+             "--metrics-listen", "off", "--data-dir", self.data], env=clean_environment())
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        folder = f"/proc/{process.pid}/fd"
+
+        def sockets():
+            names = {}
+            for number in os.listdir(folder):
+                with contextlib.suppress(FileNotFoundError):
+                    names[int(number)] = os.readlink(f"{folder}/{number}")
+            return names if any(name.startswith("socket:") for name in names.values()) else None
+
+        names = until(sockets, "it has opened a socket", 60)
+        self.assertEqual([names[number] for number in (0, 1, 2)], ["/dev/null"] * 3)
+        process.terminate()
+        self.assertEqual(process.wait(timeout=60), 0)
 
     # A taken port is named, with what to type instead; nothing of the data directory stays locked.
     def test_port_taken(self):
