@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs the .deb in dist/ (made if it isn't there) with apt into a clean Debian 12 root made for this test, and runs both programs there: first without
-# Java, then with the packages it recommends, as far as a message enqueued, dequeued and still there after a restart.
-# Needs root, the network, and mmdebstrap.
+# Installs the .deb in dist/ (made if it isn't there) with apt into a clean Debian 12 root made for this test, and runs
+# both programs there: first without Java, then with the packages it recommends, as far as a message enqueued, dequeued
+# and still there after a restart. Needs root, the network, and mmdebstrap.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
