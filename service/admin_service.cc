@@ -178,6 +178,45 @@ auto SafeIfMayBeMissing(UnaryCall* call, absl::StatusOr<Checked> (*check)(const 
   };
 }
 
+// ---- To the owner, which must hear of new settings, and alone may delete
+
+template <typename Checked, typename Work>
+Task<void> RelayOrServe(UnaryCall* call, LogHandle log, Checked checked, Work work) {
+  const bool is_answered = log.is_serving() ? false : co_await call->RelayIfElsewhere(log);
+  if (is_answered) co_return;
+  Spawn(call->desk().environment.executor(), AnswerWith(call, work(call->broker(), std::move(checked))));
+}
+
+// A log that is not there has no owner: `work` says what that means.
+template <typename Checked, typename Work>
+Task<void> FindAndServe(UnaryCall* call, Checked checked, Work work) {
+  std::optional<LogHandle> log = LogHandle::Find(call->broker(), checked.name);
+  if (!log) {
+    const absl::StatusOr<LogEntry> entry = co_await call->broker().Get(checked.name);
+    if (entry.ok()) {
+      absl::StatusOr<LogHandle> opened = co_await LogHandle::Open(call->broker(), checked.name);
+      if (opened.ok()) log = *std::move(opened);
+    }
+  }
+  if (log) {
+    const asio::any_io_executor strand = log->strand();
+    Spawn(strand, RelayOrServe(call, *std::move(log), std::move(checked), std::move(work)));
+  } else {
+    Spawn(call->desk().environment.executor(), AnswerWith(call, work(call->broker(), std::move(checked))));
+  }
+}
+
+// As ServeWithBroker, by the replica that works for the log.
+template <typename Request, typename Check, typename Work>
+grpc::ServerUnaryReactor* ServeAtOwner(UnaryCall* call, const grpc::ByteBuffer& bytes, const Check& check,
+                                       const Work& work) {
+  grpc::ServerUnaryReactor* reactor = call->reactor();
+  if (auto checked = ReadRequest<Request>(call, bytes, check)) {
+    Spawn(call->desk().environment.executor(), FindAndServe(call, *std::move(checked), work));
+  }
+  return reactor;
+}
+
 // ---- The front desk
 
 using Generated = v1::AdminService;
@@ -198,72 +237,72 @@ class AdminService final : public RawAdminService {
   using Unary = grpc::ServerUnaryReactor;
 
  public:
-  explicit AdminService(Desk& desk) : desk_(desk), methods_(desk.methods.Of(kAdminServiceName)) {}
+  explicit AdminService(Desk& desk) : desk_(desk) {}
 
   Unary* CreateQueue(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("CreateQueue", context, response);
+    UnaryCall* call = NewCall("CreateQueue", context, request, response);
     return ServeWithBroker<v1::CreateQueueRequest>(call, *request, CheckCreateQueue, postkeeper::CreateQueue);
   }
   Unary* GetQueue(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("GetQueue", context, response);
+    UnaryCall* call = NewCall("GetQueue", context, request, response);
     return ServeWithBroker<v1::GetQueueRequest>(call, *request, CheckGetQueue, postkeeper::GetQueue);
   }
   Unary* ListQueues(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("ListQueues", context, response);
+    UnaryCall* call = NewCall("ListQueues", context, request, response);
     return ServeWithBroker<v1::ListQueuesRequest>(call, *request, CheckListQueues, postkeeper::ListQueues);
   }
   Unary* UpdateQueue(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("UpdateQueue", context, response);
-    return ServeWithBroker<v1::UpdateQueueRequest>(call, *request, SafeWithEtag(call, CheckUpdateQueue),
-                                                   postkeeper::UpdateQueue);
+    UnaryCall* call = NewCall("UpdateQueue", context, request, response);
+    return ServeAtOwner<v1::UpdateQueueRequest>(call, *request, SafeWithEtag(call, CheckUpdateQueue),
+                                                postkeeper::UpdateQueue);
   }
   Unary* DeleteQueue(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("DeleteQueue", context, response);
-    return ServeWithBroker<v1::DeleteQueueRequest>(call, *request, SafeIfMayBeMissing(call, CheckDeleteQueue),
-                                                   postkeeper::DeleteQueue);
+    UnaryCall* call = NewCall("DeleteQueue", context, request, response);
+    return ServeAtOwner<v1::DeleteQueueRequest>(call, *request, SafeIfMayBeMissing(call, CheckDeleteQueue),
+                                                postkeeper::DeleteQueue);
   }
 
   Unary* CreateTopic(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("CreateTopic", context, response);
+    UnaryCall* call = NewCall("CreateTopic", context, request, response);
     return ServeWithBroker<v1::CreateTopicRequest>(call, *request, CheckCreateTopic, postkeeper::CreateTopic);
   }
   Unary* GetTopic(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("GetTopic", context, response);
+    UnaryCall* call = NewCall("GetTopic", context, request, response);
     return ServeWithBroker<v1::GetTopicRequest>(call, *request, CheckGetTopic, postkeeper::GetTopic);
   }
   Unary* ListTopics(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("ListTopics", context, response);
+    UnaryCall* call = NewCall("ListTopics", context, request, response);
     return ServeWithBroker<v1::ListTopicsRequest>(call, *request, CheckListTopics, postkeeper::ListTopics);
   }
   Unary* UpdateTopic(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("UpdateTopic", context, response);
-    return ServeWithBroker<v1::UpdateTopicRequest>(call, *request, SafeWithEtag(call, CheckUpdateTopic),
-                                                   postkeeper::UpdateTopic);
+    UnaryCall* call = NewCall("UpdateTopic", context, request, response);
+    return ServeAtOwner<v1::UpdateTopicRequest>(call, *request, SafeWithEtag(call, CheckUpdateTopic),
+                                                postkeeper::UpdateTopic);
   }
   Unary* DeleteTopic(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("DeleteTopic", context, response);
-    return ServeWithBroker<v1::DeleteTopicRequest>(call, *request, SafeIfMayBeMissing(call, CheckDeleteTopic),
-                                                   postkeeper::DeleteTopic);
+    UnaryCall* call = NewCall("DeleteTopic", context, request, response);
+    return ServeAtOwner<v1::DeleteTopicRequest>(call, *request, SafeIfMayBeMissing(call, CheckDeleteTopic),
+                                                postkeeper::DeleteTopic);
   }
 
-  Unary* CreateSubscription(Context* context, const Bytes*, Bytes* response) override {
-    return Refuse("CreateSubscription", context, response);
+  Unary* CreateSubscription(Context* context, const Bytes* request, Bytes* response) override {
+    return Refuse("CreateSubscription", context, request, response);
   }
-  Unary* GetSubscription(Context* context, const Bytes*, Bytes* response) override {
-    return Refuse("GetSubscription", context, response);
+  Unary* GetSubscription(Context* context, const Bytes* request, Bytes* response) override {
+    return Refuse("GetSubscription", context, request, response);
   }
-  Unary* ListSubscriptions(Context* context, const Bytes*, Bytes* response) override {
-    return Refuse("ListSubscriptions", context, response);
+  Unary* ListSubscriptions(Context* context, const Bytes* request, Bytes* response) override {
+    return Refuse("ListSubscriptions", context, request, response);
   }
-  Unary* UpdateSubscription(Context* context, const Bytes*, Bytes* response) override {
-    return Refuse("UpdateSubscription", context, response);
+  Unary* UpdateSubscription(Context* context, const Bytes* request, Bytes* response) override {
+    return Refuse("UpdateSubscription", context, request, response);
   }
-  Unary* DeleteSubscription(Context* context, const Bytes*, Bytes* response) override {
-    return Refuse("DeleteSubscription", context, response);
+  Unary* DeleteSubscription(Context* context, const Bytes* request, Bytes* response) override {
+    return Refuse("DeleteSubscription", context, request, response);
   }
 
   Unary* PurgeQueue(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("PurgeQueue", context, response);
+    UnaryCall* call = NewCall("PurgeQueue", context, request, response);
     Unary* reactor = call->reactor();
     if (const auto purge = ReadRequest<v1::PurgeQueueRequest>(call, *request, CheckPurgeQueue)) {
       RunOnQueue(call, purge->queue, IfMissing::kFail, purge->leased_too, Purge);
@@ -271,7 +310,7 @@ class AdminService final : public RawAdminService {
     return reactor;
   }
   Unary* GetStats(Context* context, const Bytes* request, Bytes* response) override {
-    UnaryCall* call = NewCall("GetStats", context, response);
+    UnaryCall* call = NewCall("GetStats", context, request, response);
     Unary* reactor = call->reactor();
     if (const auto source = ReadRequest<v1::GetStatsRequest>(call, *request, CheckGetStats)) {
       RunOnQueue(call, *source, IfMissing::kFail, *source, postkeeper::GetStats);
@@ -280,18 +319,17 @@ class AdminService final : public RawAdminService {
   }
 
  private:
-  UnaryCall* NewCall(std::string_view method, Context* context, Bytes* response) {
-    return new UnaryCall(desk_, methods_[method], *context, *response);
+  UnaryCall* NewCall(std::string_view method, Context* context, const Bytes* request, Bytes* response) {
+    return new UnaryCall(desk_, {kAdminServiceName, method, *context, *request, *response});
   }
-  Unary* Refuse(std::string_view method, Context* context, Bytes* response) {
-    UnaryCall* call = NewCall(method, context, response);
+  Unary* Refuse(std::string_view method, Context* context, const Bytes* request, Bytes* response) {
+    UnaryCall* call = NewCall(method, context, request, response);
     Unary* reactor = call->reactor();
     call->Fail(MethodNotServed(Cat(kAdminServiceName, ".", method)));
     return reactor;
   }
 
   Desk& desk_;
-  const CallMetrics::Service& methods_;
 };
 
 }  // namespace

@@ -16,8 +16,6 @@ namespace {
 // The API's bound. The bytes bound what one stream takes of the appender's queue, and are enough to keep it busy.
 constexpr int kUnansweredFramesMax = 64;
 constexpr std::int64_t kUnansweredBytesMax = 4 << 20;
-// As for unary calls.
-constexpr Duration kOwnerPatience = std::chrono::seconds(15);
 
 // How it works. Frames are read and checked on gRPC's thread and wait in `accepted_`; Submit gives them to the engine
 // on its strand, in order. Answers are kept in the order of the frames.
@@ -33,8 +31,10 @@ constexpr Duration kOwnerPatience = std::chrono::seconds(15);
 //  - Behind an OUTCOME_UNKNOWN a later frame can be written only if the one in question was.
 class AppendStream final : public BidiCall {
  public:
-  AppendStream(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context, Name::Kind log_kind)
-      : BidiCall(desk, metrics, context), log_kind_(log_kind) {}
+  AppendStream(Desk& desk, grpc::CallbackServerContext& context, Name::Kind log_kind)
+      : BidiCall(desk, kMessageServiceName, log_kind == Name::Kind::kQueue ? "EnqueueStream" : "PublishStream",
+                 context),
+        log_kind_(log_kind) {}
 
   void Start() {
     Hold();
@@ -42,6 +42,7 @@ class AppendStream final : public BidiCall {
   }
 
   void AskToLeave(std::string_view, Duration) override {
+    if (FindRelay()) return End(ReplicaDraining());
     {
       absl::MutexLock lock(&mutex_);
       is_leaving_ = true;
@@ -70,6 +71,7 @@ class AppendStream final : public BidiCall {
   void OnFrame(const grpc::ByteBuffer& bytes) override {
     absl::StatusOr<CheckedAppend> append = Check(bytes);
     const bool is_first = append.ok() && !log_name_;
+    if (is_first) first_frame_ = bytes;
     std::optional<LogHandle> log;
     {
       absl::MutexLock lock(&mutex_);
@@ -112,16 +114,30 @@ class AppendStream final : public BidiCall {
   void OnInputEnd() override { Pump(); }
 
   void Open() {
-    if (std::optional<LogHandle> log = LogHandle::Find(*broker_, *log_name_)) return OnOpened(*std::move(log));
+    if (std::optional<LogHandle> log = LogHandle::Find(*broker_, *log_name_)) return RelayOrOpen(*std::move(log));
     auto open = [](std::shared_ptr<AppendStream> self) -> Task<void> {
       absl::StatusOr<LogHandle> log = co_await LogHandle::Open(*self->broker_, *self->log_name_);
       if (log.ok()) {
-        self->OnOpened(*std::move(log));
+        self->RelayOrOpen(*std::move(log));
       } else {
         self->FailAccepted(log.status());
       }
     };
     Spawn(desk_.environment.executor(), open(Self()));
+  }
+
+  void RelayOrOpen(LogHandle log) {
+    auto relay_or_open = [](std::shared_ptr<AppendStream> self, LogHandle opened) -> Task<void> {
+      if (!opened.is_serving()) {
+        self->is_safe_to_repeat_ = false;
+        const bool is_elsewhere = co_await self->RelayIfElsewhere(opened, std::exchange(self->first_frame_, {}));
+        if (is_elsewhere) co_return;
+        self->is_safe_to_repeat_ = true;
+      }
+      self->OnOpened(std::move(opened));
+    };
+    const asio::any_io_executor strand = log.strand();
+    Spawn(strand, relay_or_open(Self(), std::move(log)));
   }
 
   void OnOpened(LogHandle log) {
@@ -247,6 +263,7 @@ class AppendStream final : public BidiCall {
   }
 
   const Name::Kind log_kind_;
+  grpc::ByteBuffer first_frame_;
   // Set by the first frame, before log_; then constant.
   std::optional<Name> log_name_;
   // Set once, under the mutex, before the strand is used; then constant.
@@ -267,10 +284,10 @@ class AppendStream final : public BidiCall {
 
 }  // namespace
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAppendStream(Desk& desk, MethodMetrics& metrics,
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAppendStream(Desk& desk,
                                                                               grpc::CallbackServerContext& context,
                                                                               Name::Kind log_kind) {
-  const auto stream = std::make_shared<AppendStream>(desk, metrics, context, log_kind);
+  const auto stream = std::make_shared<AppendStream>(desk, context, log_kind);
   stream->Start();
   return stream.get();
 }

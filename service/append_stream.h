@@ -15,7 +15,7 @@ class ServerBidiReactor;
 namespace postkeeper {
 
 // The reactor of one stream that appends to logs of this kind; owned by gRPC.
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAppendStream(Desk& desk, MethodMetrics& metrics,
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeAppendStream(Desk& desk,
                                                                               grpc::CallbackServerContext& context,
                                                                               Name::Kind log_kind);
 

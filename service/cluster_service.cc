@@ -21,7 +21,7 @@ class ClusterService final : public RawClusterService {
   using Unary = grpc::ServerUnaryReactor;
 
  public:
-  ClusterService(Desk& desk, const ServerInfo& info) : desk_(desk), methods_(desk.methods.Of(kClusterServiceName)) {
+  ClusterService(Desk& desk, const ServerInfo& info) : desk_(desk) {
     answer_.set_version(info.version);
     answer_.set_replica(desk.replica);
     answer_.set_store_format(Layout::kFormatVersion);
@@ -31,7 +31,7 @@ class ClusterService final : public RawClusterService {
 
   // Needs no ZooKeeper.
   Unary* GetServerInfo(Context* context, const Bytes* request, Bytes* response) override {
-    auto* call = new UnaryCall(desk_, methods_["GetServerInfo"], *context, *response);
+    auto* call = NewCall("GetServerInfo", context, request, response);
     Unary* reactor = call->reactor();
     v1::GetServerInfoRequest asked;
     absl::Status status = DecodeRequest(*request, "GetServerInfoRequest", asked);
@@ -44,16 +44,19 @@ class ClusterService final : public RawClusterService {
     return reactor;
   }
 
-  Unary* ListReplicas(Context* context, const Bytes*, Bytes* response) override {
-    auto* call = new UnaryCall(desk_, methods_["ListReplicas"], *context, *response);
+  Unary* ListReplicas(Context* context, const Bytes* request, Bytes* response) override {
+    auto* call = NewCall("ListReplicas", context, request, response);
     Unary* reactor = call->reactor();
     call->Fail(MethodNotServed(Cat(kClusterServiceName, ".ListReplicas")));
     return reactor;
   }
 
  private:
+  UnaryCall* NewCall(std::string_view method, Context* context, const Bytes* request, Bytes* response) {
+    return new UnaryCall(desk_, {kClusterServiceName, method, *context, *request, *response});
+  }
+
   Desk& desk_;
-  const CallMetrics::Service& methods_;
   v1::GetServerInfoResponse answer_;
 };
 

@@ -21,7 +21,6 @@ namespace {
 // While more of the client's is unanswered, nothing is read: settling is never refused, only held by flow control.
 constexpr int kUnansweredFramesMax = 256;
 constexpr std::int64_t kUnansweredTokensMax = 20'000;
-constexpr Duration kOwnerPatience = std::chrono::seconds(15);
 
 void SetDuration(Duration from, google::protobuf::Duration& to) {
   constexpr std::int64_t kNanosPerSecond = 1'000'000'000;
@@ -45,7 +44,8 @@ std::int64_t CountTokens(const CheckedFrame& frame) {
 // after a drain that the client has asked for and half-closed behind; else they lapse, and their tokens stay good.
 class ConsumeStream final : public BidiCall {
  public:
-  using BidiCall::BidiCall;
+  ConsumeStream(Desk& desk, grpc::CallbackServerContext& context)
+      : BidiCall(desk, kMessageServiceName, "Consume", context) {}
 
   void Start() {
     Hold();
@@ -100,6 +100,7 @@ class ConsumeStream final : public BidiCall {
     const bool is_first = !frames_.is_open;
     absl::StatusOr<CheckedFrame> frame = Check(bytes);
     if (!frame.ok() && is_first) return End(frame.status());
+    if (is_first) first_frame_ = bytes;
     if (is_first) return Open(*std::move(frame));
     const Cost cost{1, frame.ok() ? CountTokens(*frame) : 0};
     {
@@ -162,6 +163,11 @@ class ConsumeStream final : public BidiCall {
 
   // The stream's life on the strand: opening, then heartbeats until it ends.
   Task<void> Run(std::shared_ptr<ConsumeStream> self, CheckedFrame first) {
+    if (!engine_->is_serving()) {
+      LogHandle log(engine_);
+      const bool is_elsewhere = co_await RelayIfElsewhere(std::move(log), std::exchange(first_frame_, {}));
+      if (is_elsewhere) co_return;
+    }
     if (absl::Status status = co_await engine_->WaitUntilServing(kOwnerPatience); !status.ok()) {
       End(status);
       co_return;
@@ -360,6 +366,7 @@ class ConsumeStream final : public BidiCall {
   }
 
   // Set before is_opened_, and only then used on other threads; constant from there on.
+  grpc::ByteBuffer first_frame_;
   CheckedOpen open_;
   std::shared_ptr<QueueEngine> engine_;
 
@@ -384,9 +391,9 @@ class ConsumeStream final : public BidiCall {
 
 }  // namespace
 
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeConsumeStream(Desk& desk, MethodMetrics& metrics,
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeConsumeStream(Desk& desk,
                                                                                grpc::CallbackServerContext& context) {
-  const auto stream = std::make_shared<ConsumeStream>(desk, metrics, context);
+  const auto stream = std::make_shared<ConsumeStream>(desk, context);
   stream->Start();
   return stream.get();
 }

@@ -14,7 +14,7 @@ class ServerBidiReactor;
 namespace postkeeper {
 
 // The reactor of one Consume stream; owned by gRPC.
-grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeConsumeStream(Desk& desk, MethodMetrics& metrics,
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* MakeConsumeStream(Desk& desk,
                                                                                grpc::CallbackServerContext& context);
 
 }  // namespace postkeeper

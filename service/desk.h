@@ -3,6 +3,7 @@
 #define POSTKEEPER_SERVICE_DESK_H_
 
 #include <atomic>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -15,18 +16,15 @@
 namespace postkeeper {
 
 class Broker;
+class Peers;
 
 // One per process; outlives the gRPC server. The port is opened before there is a store, so that liveness can be told:
 // until SetBroker, calls are answered with ZOOKEEPER_UNAVAILABLE. Thread-safe.
 class Desk {
  public:
   Desk(Environment& env, const CallGate::Options& gate_options, Metrics& metrics, RequestLimits request_limits,
-       std::string replica_name)
-      : environment(env),
-        limits(request_limits),
-        replica(std::move(replica_name)),
-        gate(env, gate_options),
-        methods(metrics, {kMessageServiceName, kAdminServiceName, kClusterServiceName, kHealthServiceName}) {}
+       std::string replica_name);
+  ~Desk();
 
   // The broker must outlive all calls.
   void SetBroker(Broker* broker) { broker_ = broker; }
@@ -42,6 +40,7 @@ class Desk {
   const std::string replica;  // as EncodeProcessId gives it
   CallGate gate;
   const CallMetrics methods;
+  const std::unique_ptr<Peers> peers;
 
  private:
   std::atomic<Broker*> broker_ = nullptr;

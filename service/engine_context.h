@@ -17,6 +17,9 @@
 
 namespace postkeeper {
 
+// How long a call waits for its log to have an owner: over a take-over.
+inline constexpr Duration kOwnerPatience = std::chrono::seconds(15);
+
 struct EngineLimits {
   RequestLimits requests;
   std::int64_t stored_bytes_max = std::int64_t{1} << 30;  // of all logs together

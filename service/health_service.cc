@@ -75,8 +75,8 @@ grpc::Slice Encode(Health::Status status) {
 // Sends the status at once, and whenever it has changed.
 class WatchStream final : public StreamCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>, public Health::Watcher {
  public:
-  WatchStream(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context, Health& health)
-      : StreamCall(desk, metrics, context), health_(health) {}
+  WatchStream(Desk& desk, grpc::CallbackServerContext& context, Health& health)
+      : StreamCall(desk, kHealthServiceName, "Watch", context), health_(health) {}
 
   void Start(const grpc::ByteBuffer& bytes) {
     Hold();
@@ -121,11 +121,10 @@ class HealthService final : public RawHealthService {
   using Bytes = grpc::ByteBuffer;
 
  public:
-  HealthService(Desk& desk, Health& health)
-      : desk_(desk), health_(health), methods_(desk.methods.Of(kHealthServiceName)) {}
+  HealthService(Desk& desk, Health& health) : desk_(desk), health_(health) {}
 
   grpc::ServerUnaryReactor* Check(Context* context, const Bytes* bytes, Bytes* response) override {
-    auto* call = new UnaryCall(desk_, methods_["Check"], *context, *response);
+    auto* call = new UnaryCall(desk_, {kHealthServiceName, "Check", *context, *bytes, *response});
     grpc::ServerUnaryReactor* reactor = call->reactor();
     wire::HealthCheckRequest request;
     if (absl::Status status = DecodeRequest(*bytes, "HealthCheckRequest", request); !status.ok()) {
@@ -142,7 +141,7 @@ class HealthService final : public RawHealthService {
   }
 
   grpc::ServerWriteReactor<Bytes>* Watch(Context* context, const Bytes* request) override {
-    const auto stream = std::make_shared<WatchStream>(desk_, methods_["Watch"], *context, health_);
+    const auto stream = std::make_shared<WatchStream>(desk_, *context, health_);
     stream->Start(*request);
     return stream.get();
   }
@@ -150,7 +149,6 @@ class HealthService final : public RawHealthService {
  private:
   Desk& desk_;
   Health& health_;
-  const CallMetrics::Service& methods_;
 };
 
 }  // namespace

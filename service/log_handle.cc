@@ -55,6 +55,10 @@ Task<absl::Status> LogHandle::WaitUntilServing(Duration timeout) const {
   return std::visit([timeout](const auto& engine) { return engine->WaitUntilServing(timeout); }, engine_);
 }
 
+Task<std::optional<std::string>> LogHandle::FindOwner(Duration timeout) const {
+  return std::visit([timeout](const auto& engine) { return engine->FindOwner(timeout); }, engine_);
+}
+
 Task<absl::StatusOr<std::shared_ptr<QueueEngine>>> OpenExistingQueue(Broker& broker, Name name) {
   if (name.kind != Name::Kind::kQueue) co_return NoSubscription(name);
   if (std::shared_ptr<QueueEngine> queue = broker.FindQueue(name)) co_return queue;

@@ -13,6 +13,9 @@ namespace postkeeper {
 // Refers to one engine and keeps it alive. A value. All but strand() is to be called on the strand.
 class LogHandle {
  public:
+  using Engine = std::variant<std::shared_ptr<QueueEngine>, std::shared_ptr<TopicEngine>>;
+
+  explicit LogHandle(Engine engine) : engine_(std::move(engine)) {}
   // The engine that is open here; nullopt if there is none.
   static std::optional<LogHandle> Find(const Broker& broker, const Name& name);
   // Looks it up in the catalog; creates it where that is allowed.
@@ -22,11 +25,9 @@ class LogHandle {
   void Append(CheckedAppend append, LogAppender::Done done) const;
   bool is_serving() const;
   Task<absl::Status> WaitUntilServing(Duration timeout) const;
+  Task<std::optional<std::string>> FindOwner(Duration timeout) const;
 
  private:
-  using Engine = std::variant<std::shared_ptr<QueueEngine>, std::shared_ptr<TopicEngine>>;
-  explicit LogHandle(Engine engine) : engine_(std::move(engine)) {}
-
   Engine engine_;
 };
 

@@ -42,6 +42,8 @@ Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
       if (is_stopped_ || is_gone_) break;
       if (!is_held_) {
         const bool is_elsewhere = HasReason(why_not_, Reason::kNoOwner);
+        if (is_elsewhere) co_await LookWhoOwnsIt();
+        if (is_stopped_) break;
         co_await wake_.WaitFor(is_elsewhere ? kPauseWhileOwnedElsewhere : kRetryPause);
       }
       continue;
@@ -82,8 +84,53 @@ Task<absl::Status> LogOwnership::Take() {
   absl::Status loaded = co_await listener_.on_taken(held_);
   if (!loaded.ok() || is_stopped_) co_return loaded;
   is_held_ = true;
+  owner_elsewhere_.reset();
   changed_.Notify();
   co_return absl::OkStatus();
+}
+
+// A watch on the record wakes this object when the owner lets go.
+Task<void> LogOwnership::LookWhoOwnsIt() {
+  zk::Watcher watcher;
+  if (!is_watching_) {
+    is_watching_ = true;
+    watcher = [weak = weak_from_this()](const zk::WatchEvent&) {
+      const std::shared_ptr<LogOwnership> self = weak.lock();
+      if (!self) return;
+      asio::post(self->strand_, [self] {
+        self->is_watching_ = false;
+        self->wake_.Notify();
+      });
+    };
+  }
+  const bool sets_watch = static_cast<bool>(watcher);
+  const absl::StatusOr<OwnerView> owner =
+      co_await ReadOwner(context_.client, context_.layout, log_, std::move(watcher));
+  if (sets_watch && !owner.ok()) is_watching_ = false;
+  if (is_stopped_) co_return;
+  // An owner at our address is what ran here before: it is dead, and its registration will go.
+  const bool is_alive_elsewhere = owner.ok() && owner->state == OwnerView::State::kProcess &&
+                                  owner->process != context_.process && owner->address != context_.address;
+  if (!is_alive_elsewhere) {
+    owner_elsewhere_.reset();
+    co_return;
+  }
+  owner_elsewhere_ = owner->address;
+  changed_.Notify();
+  if (listener_.on_owned_elsewhere) listener_.on_owned_elsewhere(*owner_elsewhere_);
+}
+
+Task<std::optional<std::string>> LogOwnership::FindOwner(Duration timeout) {
+  const std::shared_ptr<LogOwnership> self = shared_from_this();
+  const Instant deadline = context_.environment.Now() + timeout;
+  while (!is_held_ && !is_gone_ && !is_stopped_ && !owner_elsewhere_) {
+    const Instant now = context_.environment.Now();
+    const bool is_connected = context_.client.session().state == zk::SessionState::kConnected;
+    if (now >= deadline || !is_connected) break;
+    co_await changed_.WaitFor(std::min<Duration>(deadline - now, kRetryPause));
+  }
+  if (is_held_) co_return std::nullopt;
+  co_return owner_elsewhere_;
 }
 
 // Under a new session.

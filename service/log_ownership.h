@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "absl/status/status.h"
 #include "service/engine_context.h"
@@ -29,6 +31,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
     std::function<void(const OwnerView& held)> on_retaken;
     // It does not own it any more. Not called before on_taken was through.
     std::function<void(absl::Status why)> on_lost;
+    // Another replica, at this address, has it. Called again and again while that is so.
+    std::function<void(const std::string& owner)> on_owned_elsewhere;
     // The log is deleted. Nothing is called after it.
     std::function<void()> on_gone;
   };
@@ -47,6 +51,9 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   bool is_gone() const { return is_gone_; }
   const OwnerView& held() const { return held_; }
 
+  // Waits at most `timeout` until it is known who works for the log. The address of another replica that is alive, as
+  // last seen; nullopt: this one, or nobody knows, or the log is gone.
+  Task<std::optional<std::string>> FindOwner(Duration timeout);
   // OK when the log is held; waits at most `timeout`, and not long while ZooKeeper does not answer.
   // ZOOKEEPER_UNAVAILABLE, NO_OWNER; absl::NotFound when the log is gone.
   Task<absl::Status> WaitUntilHeld(Duration timeout);
@@ -54,6 +61,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
  private:
   Task<void> Run(std::shared_ptr<LogOwnership> self);
   Task<absl::Status> Take();
+  Task<void> LookWhoOwnsIt();
   Task<void> Retake();
   void Release();
 
@@ -67,11 +75,13 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   bool is_gone_ = false;
   bool is_stopped_ = false;
   OwnerView held_;
-  std::int64_t session_id_ = 0;   // under which it was taken
-  bool has_new_session_ = false;  // than that, perhaps
-  absl::Status why_not_;          // while it is not held
-  Signal wake_;                   // for Run
-  Signal changed_;                // for those who wait until it is held
+  std::int64_t session_id_ = 0;                 // under which it was taken
+  bool has_new_session_ = false;                // than that, perhaps
+  absl::Status why_not_;                        // while it is not held
+  std::optional<std::string> owner_elsewhere_;  // while it is not held
+  bool is_watching_ = false;                    // the owner record
+  Signal wake_;                                 // for Run
+  Signal changed_;                              // for those who wait until it is held
 };
 
 }  // namespace postkeeper

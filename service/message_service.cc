@@ -21,8 +21,8 @@ constexpr Duration kBeforeDeadline = std::chrono::milliseconds(500);
 
 // ---- Enqueue and Publish
 
-// Runs on the log's strand.
-void AppendTo(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
+// Each of these runs on the log's strand.
+void AppendHere(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
   log.Append(std::move(append), [call](absl::StatusOr<Appended> outcome) {
     if (outcome.ok()) {
       call->Answer(EncodeAppended(*outcome));
@@ -30,6 +30,16 @@ void AppendTo(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
       call->Fail(outcome.status());
     }
   });
+}
+
+Task<void> RelayOrAppend(LogHandle log, UnaryCall* call, CheckedAppend append) {
+  const bool is_answered = co_await call->RelayIfElsewhere(log);
+  if (!is_answered) AppendHere(log, call, std::move(append));
+}
+
+void AppendTo(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
+  if (log.is_serving()) return AppendHere(log, call, std::move(append));
+  Spawn(log.strand(), RelayOrAppend(log, call, std::move(append)));
 }
 
 void PostAppend(LogHandle log, UnaryCall* call, CheckedAppend append) {
@@ -169,45 +179,40 @@ class MessageService final : public RawMessageService {
   using Bidi = grpc::ServerBidiReactor<Bytes, Bytes>;
 
  public:
-  explicit MessageService(Desk& desk) : desk_(desk), methods_(desk.methods.Of(kMessageServiceName)) {}
+  explicit MessageService(Desk& desk) : desk_(desk) {}
 
   Unary* Enqueue(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeAppend(NewCall("Enqueue", context, response), *request, Name::Kind::kQueue);
+    return ServeAppend(NewCall("Enqueue", context, request, response), *request, Name::Kind::kQueue);
   }
   Unary* Publish(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeAppend(NewCall("Publish", context, response), *request, Name::Kind::kTopic);
+    return ServeAppend(NewCall("Publish", context, request, response), *request, Name::Kind::kTopic);
   }
   Unary* Dequeue(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeDequeue(NewCall("Dequeue", context, response, UnaryCall::IfCallerGoes::kGiveUp), *request);
+    return ServeDequeue(NewCall("Dequeue", context, request, response, UnaryCall::IfCallerGoes::kGiveUp), *request);
   }
   Unary* Ack(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeAck(NewCall("Ack", context, response), *request);
+    return ServeAck(NewCall("Ack", context, request, response), *request);
   }
   Unary* Nack(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeNack(NewCall("Nack", context, response), *request);
+    return ServeNack(NewCall("Nack", context, request, response), *request);
   }
   Unary* Extend(Context* context, const Bytes* request, Bytes* response) override {
-    return ServeExtend(NewCall("Extend", context, response), *request);
+    return ServeExtend(NewCall("Extend", context, request, response), *request);
   }
-  Bidi* EnqueueStream(Context* context) override {
-    return MakeAppendStream(desk_, methods_["EnqueueStream"], *context, Name::Kind::kQueue);
-  }
-  Bidi* PublishStream(Context* context) override {
-    return MakeAppendStream(desk_, methods_["PublishStream"], *context, Name::Kind::kTopic);
-  }
-  Bidi* Consume(Context* context) override { return MakeConsumeStream(desk_, methods_["Consume"], *context); }
+  Bidi* EnqueueStream(Context* context) override { return MakeAppendStream(desk_, *context, Name::Kind::kQueue); }
+  Bidi* PublishStream(Context* context) override { return MakeAppendStream(desk_, *context, Name::Kind::kTopic); }
+  Bidi* Consume(Context* context) override { return MakeConsumeStream(desk_, *context); }
   grpc::ServerWriteReactor<Bytes>* Subscribe(Context* context, const Bytes* request) override {
-    return MakeSubscribeStream(desk_, methods_["Subscribe"], *context, *request);
+    return MakeSubscribeStream(desk_, *context, *request);
   }
 
  private:
-  UnaryCall* NewCall(std::string_view method, Context* context, Bytes* response,
+  UnaryCall* NewCall(std::string_view method, Context* context, const Bytes* request, Bytes* response,
                      UnaryCall::IfCallerGoes if_caller_goes = UnaryCall::IfCallerGoes::kAnswerAnyway) {
-    return new UnaryCall(desk_, methods_[method], *context, *response, if_caller_goes);
+    return new UnaryCall(desk_, {kMessageServiceName, method, *context, *request, *response}, if_caller_goes);
   }
 
   Desk& desk_;
-  const CallMetrics::Service& methods_;
 };
 
 }  // namespace

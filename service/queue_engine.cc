@@ -11,7 +11,6 @@ namespace postkeeper {
 namespace {
 
 // A call that finds no owner waits for one.
-constexpr Duration kOwnerPatience = std::chrono::seconds(15);
 constexpr Duration kDeleteTimeout = std::chrono::seconds(15);
 
 Backoff BackoffOf(const LogEntry& entry) {
@@ -60,6 +59,11 @@ void QueueEngine::Start() {
   ownership.on_taken = [self](OwnerView held) { return self->OnTaken(std::move(held)); };
   ownership.on_retaken = [self](const OwnerView& held) { self->OnRetaken(held); };
   ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
+  ownership.on_owned_elsewhere = [self](const std::string& owner) {
+    self->EndConsumers(MakeError(Reason::kNoOwner,
+                                 Cat("the replica at ", owner, " works for ", self->full_name_, " now"),
+                                 {.resource = self->full_name_}));
+  };
   ownership.on_gone = [self] { self->EndConsumers(self->NotFound()); };
   ownership_ = std::make_shared<LogOwnership>(context_, entry_.uid, strand_, std::move(ownership));
   ownership_->Start();
@@ -91,6 +95,11 @@ std::shared_ptr<Cursor> QueueEngine::MakeCursor(const OwnerView& held) {
 
 Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
+  // Another replica may have changed the settings.
+  const LogName name = entry_.name;
+  absl::StatusOr<LogEntry> entry = co_await context_.catalog.Get(name);
+  if (!entry.ok() && !absl::IsNotFound(entry.status())) co_return entry.status();
+  if (entry.ok() && entry->uid == entry_.uid) SetEntry(*std::move(entry));
   ++reign_;
   first_epoch_ = held.epoch;
   const std::shared_ptr<Cursor> cursor = MakeCursor(held);

@@ -8,7 +8,6 @@
 namespace postkeeper {
 namespace {
 
-constexpr Duration kOwnerPatience = std::chrono::seconds(15);
 // How long a token may wait for its message to be read after a take-over.
 constexpr Duration kReadPatience = std::chrono::seconds(10);
 

@@ -14,8 +14,11 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "service/broker.h"
 #include "service/desk.h"
 #include "service/grpc_status.h"
+#include "service/log_handle.h"
+#include "service/peers.h"
 
 namespace postkeeper {
 
@@ -35,8 +38,13 @@ namespace postkeeper {
 template <typename Reactor>
 class StreamCall : public Reactor, public OpenStream, public std::enable_shared_from_this<StreamCall<Reactor>> {
  public:
-  StreamCall(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context)
-      : desk_(desk), context_(context), metrics_(metrics), started_at_(desk.environment.Now()) {
+  // `service` and `method` are literals.
+  StreamCall(Desk& desk, std::string_view service, std::string_view method, grpc::CallbackServerContext& context)
+      : desk_(desk),
+        context_(context),
+        metrics_(desk.methods.Of(service)[method]),
+        path_(Cat("/", service, "/", method)),
+        started_at_(desk.environment.Now()) {
     metrics_.Started();
   }
 
@@ -75,7 +83,11 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
       if (!ok) drops_frames_ = true;
     }
     if (!ok) End(MakeError(Reason::kCallCancelled, "the stream is broken"));
-    OnFrameSent();
+    if (const std::shared_ptr<StreamRelay> relay = FindRelay()) {
+      relay->ReadMore();
+    } else {
+      OnFrameSent();
+    }
     Pump();
   }
 
@@ -109,7 +121,12 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
       if (is_first) end_ = std::move(status);
     }
     Pump();
-    if (is_first) OnEnding();
+    if (!is_first) return;
+    if (const std::shared_ptr<StreamRelay> relay = FindRelay()) {
+      relay->Cancel();
+    } else {
+      OnEnding();
+    }
   }
   bool IsEnding() {
     absl::MutexLock lock(&mutex_);
@@ -123,7 +140,7 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
       absl::MutexLock lock(&mutex_);
       if (is_sending_ || is_finished_) return;
       grpc::Slice frame;
-      if (!drops_frames_ && TakeFrame(frame)) {
+      if (!drops_frames_ && (relay_ ? TakeRelayedFrame(frame) : TakeFrame(frame))) {
         is_sending_ = true;
         grpc::ByteBuffer bytes(&frame, 1);
         outgoing_.Swap(&bytes);
@@ -141,6 +158,41 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
     }
   }
 
+  // ---- Relaying: another replica works for the log, and every frame goes to it and comes from it as it is.
+
+  // True: nothing is left to do here, since the stream is relayed from now on, or ends. On the log's strand.
+  // `first_frame` has been read; after it, no read is outstanding.
+  Task<bool> RelayIfElsewhere(LogHandle log, grpc::ByteBuffer first_frame) {
+    const auto keeps_alive = this->shared_from_this();
+    const Instant give_up_at = desk_.environment.Now() + kOwnerPatience;
+    std::string owner;
+    while (!log.is_serving() && desk_.environment.Now() < give_up_at && !IsEnding()) {
+      const Duration left = give_up_at - desk_.environment.Now();
+      const std::optional<std::string> elsewhere = co_await log.FindOwner(left);
+      if (!elsewhere) co_return false;
+      owner = *elsewhere;
+      if (IsRelayed(context_)) break;
+      const std::shared_ptr<grpc::Channel> channel = desk_.peers->ChannelTo(owner);
+      const bool is_connected = co_await WaitUntilConnected(desk_.environment, channel);
+      if (is_connected) {
+        StartRelay(channel, first_frame);
+        co_return true;
+      }
+    }
+    if (log.is_serving()) co_return false;
+    const absl::Status not_here = NotOwner(owner);
+    End(not_here);
+    co_return true;
+  }
+
+  std::shared_ptr<StreamRelay> FindRelay() {
+    absl::MutexLock lock(&mutex_);
+    return relay_;
+  }
+
+  // The peer has taken a frame, and the next one may be read.
+  virtual void OnRelayReady() {}
+
   Desk& desk_;
   grpc::CallbackServerContext& context_;
   MethodMetrics& metrics_;
@@ -153,15 +205,62 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   int reads_starting_ ABSL_GUARDED_BY(mutex_) = 0;  // threads inside StartRead
 
  private:
+  void StartRelay(const std::shared_ptr<grpc::Channel>& channel, const grpc::ByteBuffer& first_frame) {
+    StreamRelay::Listener listener;
+    listener.on_frame = [self = this->shared_from_this()](grpc::ByteBuffer frame) {
+      {
+        absl::MutexLock lock(&self->mutex_);
+        self->relayed_frame_ = std::move(frame);
+      }
+      self->Pump();
+    };
+    listener.on_sent = [self = this->shared_from_this()] { self->OnRelayReady(); };
+    listener.on_end = [self = this->shared_from_this()](RelayedAnswer answer) { self->EndRelayed(std::move(answer)); };
+    const RelayedCall call{path_, desk_.replica, context_.deadline()};
+    const std::shared_ptr<StreamRelay> relay = StreamRelay::Start(channel, call, first_frame, std::move(listener));
+    bool is_ending = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      relay_ = relay;
+      is_ending = end_.has_value();
+    }
+    if (is_ending) relay->Cancel();
+    Pump();  // a frame may have come already
+  }
+
+  void EndRelayed(RelayedAnswer answer) {
+    absl::Status end = absl::OkStatus();
+    if (IsUnexplained(answer.status)) {
+      end = MakeError(Reason::kOutcomeUnknown,
+                      Cat("the connection to the replica that works for it broke: ", answer.status.error_message()));
+    } else {
+      absl::MutexLock lock(&mutex_);
+      if (!end_) relayed_end_ = std::move(answer);
+    }
+    End(end);
+  }
+
+  bool TakeRelayedFrame(grpc::Slice& frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    if (!relayed_frame_) return false;
+    const grpc::ByteBuffer bytes = *std::exchange(relayed_frame_, std::nullopt);
+    return bytes.DumpToSingleSlice(&frame).ok();
+  }
+
   void FinishWith(const absl::Status& error) {
     grpc::Status status;
-    const std::string pushback =
-        ToGrpcStatus(error, {.replica = desk_.replica, .is_safe_to_repeat = is_safe_to_repeat_}, &status);
+    std::string pushback;
+    if (relayed_end_) {
+      status = std::move(relayed_end_->status);
+      pushback = std::move(relayed_end_->pushback);
+    } else {
+      pushback = ToGrpcStatus(error, {.replica = desk_.replica, .is_safe_to_repeat = is_safe_to_repeat_}, &status);
+    }
     if (!pushback.empty()) context_.AddTrailingMetadata(kRetryPushbackTrailer, pushback);
     code_ = static_cast<int>(status.error_code());
     this->Finish(std::move(status));
   }
 
+  const std::string path_;
   const Instant started_at_;
   std::shared_ptr<StreamCall> self_;  // for gRPC
   int code_ = 0;                      // set before Finish
@@ -170,6 +269,9 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   bool is_sending_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_finished_ ABSL_GUARDED_BY(mutex_) = false;
   bool drops_frames_ ABSL_GUARDED_BY(mutex_) = false;
+  std::shared_ptr<StreamRelay> relay_ ABSL_GUARDED_BY(mutex_);             // set at most once
+  std::optional<grpc::ByteBuffer> relayed_frame_ ABSL_GUARDED_BY(mutex_);  // from the peer, to be sent on
+  std::optional<RelayedAnswer> relayed_end_;                               // set before the first End, if by the peer
 };
 
 // A stream of which both sides send. One read is outstanding at a time, and none while MayRead says no: the client is
@@ -179,16 +281,20 @@ class BidiCall : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   using StreamCall::StreamCall;
 
   void OnReadDone(bool ok) final {
-    if (ok) {
-      metrics_.MessageReceived();
-      OnFrame(incoming_);
-    }
+    const std::shared_ptr<StreamRelay> relay = FindRelay();
+    if (ok) metrics_.MessageReceived();
+    if (ok && !relay) OnFrame(incoming_);
     {
       absl::MutexLock lock(&mutex_);
       is_reading_ = false;
       if (!ok) is_input_over_ = true;
     }
-    if (ok) {
+    if (relay) {
+      if (!ok) return relay->HalfClose();
+      grpc::ByteBuffer frame;
+      frame.Swap(&incoming_);
+      relay->Send(frame);  // OnRelayReady reads the next one
+    } else if (ok) {
       ReadMore();
     } else {
       OnInputEnd();
@@ -206,7 +312,8 @@ class BidiCall : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   void ReadMore() {
     {
       absl::MutexLock lock(&mutex_);
-      if (is_reading_ || is_input_over_ || end_ || !MayRead()) return;
+      if (is_reading_ || is_input_over_ || end_ || !(is_peer_ready_ || MayRead())) return;
+      is_peer_ready_ = false;
       is_reading_ = true;
       ++reads_starting_;
     }
@@ -221,10 +328,20 @@ class BidiCall : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   }
   bool is_input_over() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return is_input_over_; }
 
+  // One frame is read when the one before it is on its way to the peer.
+  void OnRelayReady() final {
+    {
+      absl::MutexLock lock(&mutex_);
+      is_peer_ready_ = true;
+    }
+    ReadMore();
+  }
+
  private:
   grpc::ByteBuffer incoming_;  // gRPC's while a read is outstanding
   bool is_reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool is_input_over_ ABSL_GUARDED_BY(mutex_) = false;
+  bool is_peer_ready_ ABSL_GUARDED_BY(mutex_) = false;  // to take a frame, which is not yet being read
 };
 
 }  // namespace postkeeper

@@ -25,7 +25,8 @@ using Base = StreamCall<grpc::ServerWriteReactor<grpc::ByteBuffer>>;
 // next one is prepared, and no more. So a client that reads slowly slows its own reading down, and nothing else.
 class SubscribeStream final : public Base {
  public:
-  using Base::Base;
+  SubscribeStream(Desk& desk, grpc::CallbackServerContext& context)
+      : Base(desk, kMessageServiceName, "Subscribe", context) {}
 
   void Start(const grpc::ByteBuffer& bytes) {
     Hold();
@@ -34,6 +35,7 @@ class SubscribeStream final : public Base {
     if (!subscribe.ok()) return End(subscribe.status());
     if (!Enter()) return;
     subscribe_ = *std::move(subscribe);
+    request_ = bytes;
     Spawn(desk_.environment.executor(), Open(Self()));
   }
 
@@ -63,6 +65,12 @@ class SubscribeStream final : public Base {
   }
 
   Task<void> Run(std::shared_ptr<SubscribeStream> self) {
+    if (!topic_->is_serving()) {
+      LogHandle log(topic_);
+      const bool is_elsewhere = co_await RelayIfElsewhere(std::move(log), std::exchange(request_, {}));
+      if (const std::shared_ptr<StreamRelay> relay = FindRelay()) relay->HalfClose();
+      if (is_elsewhere) co_return;
+    }
     if (absl::Status status = topic_->AddSubscriber(); !status.ok()) {
       End(status);
       co_return;
@@ -154,6 +162,7 @@ class SubscribeStream final : public Base {
     });
   }
 
+  grpc::ByteBuffer request_;
   CheckedSubscribe subscribe_;          // constant after Start
   std::shared_ptr<TopicEngine> topic_;  // set once, under the mutex, before the strand is used
   std::optional<Signal> room_;          // touched only on the strand
@@ -162,10 +171,9 @@ class SubscribeStream final : public Base {
 
 }  // namespace
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* MakeSubscribeStream(Desk& desk, MethodMetrics& metrics,
-                                                                grpc::CallbackServerContext& context,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* MakeSubscribeStream(Desk& desk, grpc::CallbackServerContext& context,
                                                                 const grpc::ByteBuffer& request) {
-  const auto stream = std::make_shared<SubscribeStream>(desk, metrics, context);
+  const auto stream = std::make_shared<SubscribeStream>(desk, context);
   stream->Start(request);
   return stream.get();
 }

@@ -14,8 +14,7 @@ class ServerWriteReactor;
 namespace postkeeper {
 
 // The reactor of one Subscribe stream; owned by gRPC.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* MakeSubscribeStream(Desk& desk, MethodMetrics& metrics,
-                                                                grpc::CallbackServerContext& context,
+grpc::ServerWriteReactor<grpc::ByteBuffer>* MakeSubscribeStream(Desk& desk, grpc::CallbackServerContext& context,
                                                                 const grpc::ByteBuffer& request);
 
 }  // namespace postkeeper

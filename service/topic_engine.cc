@@ -12,7 +12,6 @@
 namespace postkeeper {
 namespace {
 
-constexpr Duration kOwnerPatience = std::chrono::seconds(15);
 constexpr Duration kRetryPause = std::chrono::milliseconds(100);
 constexpr Duration kDeleteTimeout = std::chrono::seconds(15);
 
@@ -72,6 +71,11 @@ absl::Status TopicEngine::NotFound() const {
 
 Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
+  // Another replica may have changed the settings.
+  const LogName name = entry_.name;
+  absl::StatusOr<LogEntry> entry = co_await context_.catalog.Get(name);
+  if (!entry.ok() && !absl::IsNotFound(entry.status())) co_return entry.status();
+  if (entry.ok() && entry->uid == entry_.uid) SetEntry(*std::move(entry));
   const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
   if (!first.ok()) co_return first.status();
   const absl::StatusOr<Position> head = co_await ReadHead();
@@ -430,7 +434,9 @@ Task<void> TopicEngine::TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, st
 
 Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes) {
   const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
-  if (messages > settings.max_messages || bytes > settings.max_bytes) co_return true;
+  const bool is_over = messages > settings.max_messages || bytes > settings.max_bytes;
+  // A batch of more than max_messages must reach its subscribers: the newest goes by its age only.
+  if (is_over && messages > oldest.messages) co_return true;
   const WallTime now = context_.environment.WallNow();
   if (now - oldest.append_time < settings.retention) co_return false;
   // Our clock says so; the leader's decides.

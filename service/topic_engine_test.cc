@@ -208,6 +208,17 @@ TEST_F(TopicEngineTest, TrimsByBytes) {
   EXPECT_EQ(ReadFrom(StartEarliest{}).size(), 3u);
 }
 
+// A batch of more messages than the topic keeps reaches its subscribers; it goes when the next one is there.
+TEST_F(TopicEngineTest, NewestBatchStays) {
+  Set({.max_messages = 2});
+  ASSERT_TRUE(Publish({"a", "b", "c"}).ok());
+  environment_.AdvanceBy(seconds(20));
+  EXPECT_THAT(ReadFrom(StartEarliest{}), ElementsAre("a", "b", "c"));
+  ASSERT_TRUE(Publish({"d"}).ok());
+  environment_.AdvanceBy(seconds(20));
+  EXPECT_THAT(ReadFrom(StartEarliest{}), ElementsAre("d"));
+}
+
 // Past its retention a message goes. A subscriber that had read everything is not told that it missed something, nor is
 // one that begins at the latest, nor one that resumes after a restart.
 TEST_F(TopicEngineTest, CaughtUpSubscribersDoNotNoticeTheTrim) {

@@ -1,13 +1,25 @@
 #include "service/unary_call.h"
 
+#include <asio/associated_executor.hpp>
+#include <asio/async_result.hpp>
+#include <asio/post.hpp>
 #include <atomic>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "service/grpc_status.h"
+#include "zkstore/errors.h"
+#include "zkstore/signal.h"
+#include "zkstore/text.h"
 
 namespace postkeeper {
+namespace {
+
+// Between two looks for the owner when the one asked says that it is another.
+constexpr Duration kRelayPause = std::chrono::milliseconds(50);
+
+}  // namespace
 
 // The reactor of a call that wants to know when its caller goes.
 class UnaryCall::CancelWatch : public grpc::ServerUnaryReactor {
@@ -23,16 +35,31 @@ class UnaryCall::CancelWatch : public grpc::ServerUnaryReactor {
     give_up();
   }
 
+  // Cancelled when the caller goes.
+  void SetRelay(std::shared_ptr<UnaryRelay> relay) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!is_cancelled_) {
+        relay_ = std::move(relay);
+        return;
+      }
+    }
+    relay->Cancel();
+  }
+
   bool is_cancelled() const { return is_cancelled_; }
 
   void OnCancel() override {
     std::function<void()> give_up;
+    std::shared_ptr<UnaryRelay> relay;
     {
       absl::MutexLock lock(&mutex_);
       is_cancelled_ = true;
       give_up = std::move(give_up_);
+      relay = std::move(relay_);
     }
     if (give_up) give_up();
+    if (relay) relay->Cancel();
   }
 
   void OnDone() override { delete this; }
@@ -43,16 +70,15 @@ class UnaryCall::CancelWatch : public grpc::ServerUnaryReactor {
   std::atomic<bool> is_cancelled_ = false;
   absl::Mutex mutex_;
   std::function<void()> give_up_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<UnaryRelay> relay_ ABSL_GUARDED_BY(mutex_);
 };
 
-UnaryCall::UnaryCall(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context,
-                     grpc::ByteBuffer& response, IfCallerGoes if_caller_goes)
+UnaryCall::UnaryCall(Desk& desk, const Origin& origin, IfCallerGoes if_caller_goes)
     : desk_(desk),
-      metrics_(metrics),
-      context_(context),
-      response_(response),
+      origin_(origin),
+      metrics_(desk.methods.Of(origin.service)[origin.method]),
       cancel_watch_(if_caller_goes == IfCallerGoes::kGiveUp ? new CancelWatch : nullptr),
-      reactor_(cancel_watch_ != nullptr ? cancel_watch_ : context.DefaultReactor()),
+      reactor_(cancel_watch_ != nullptr ? cancel_watch_ : origin.context.DefaultReactor()),
       started_at_(desk.environment.Now()) {
   metrics_.Started();
   metrics_.MessageReceived();
@@ -77,7 +103,7 @@ void UnaryCall::OnCancelDo(std::function<void()> give_up) { cancel_watch_->OnCan
 
 void UnaryCall::Answer(grpc::Slice bytes) {
   grpc::ByteBuffer encoded(&bytes, 1);
-  response_.Swap(&encoded);
+  origin_.response.Swap(&encoded);
   metrics_.MessageSent();
   End(grpc::Status::OK);
 }
@@ -86,11 +112,71 @@ void UnaryCall::Fail(const absl::Status& error) {
   grpc::Status status;
   const std::string pushback =
       ToGrpcStatus(error, {.replica = desk_.replica, .is_safe_to_repeat = is_safe_to_repeat_}, &status);
-  if (!pushback.empty()) context_.AddTrailingMetadata(kRetryPushbackTrailer, pushback);
+  if (!pushback.empty()) origin_.context.AddTrailingMetadata(kRetryPushbackTrailer, pushback);
   FailPlainly(std::move(status));
 }
 
 void UnaryCall::FailPlainly(grpc::Status status) { End(std::move(status)); }
+
+// ---- Relaying
+
+Task<bool> UnaryCall::RelayIfElsewhere(LogHandle log) {
+  const Instant give_up_at = desk_.environment.Now() + kOwnerPatience;
+  std::string address;
+  for (Instant now = desk_.environment.Now(); !log.is_serving() && now < give_up_at; now = desk_.environment.Now()) {
+    const std::optional<std::string> owner = co_await log.FindOwner(give_up_at - now);
+    if (!owner) co_return false;
+    address = *owner;
+    if (IsRelayed(origin_.context)) break;
+    const std::shared_ptr<grpc::Channel> channel = desk_.peers->ChannelTo(address);
+    const bool is_connected = co_await WaitUntilConnected(desk_.environment, channel);
+    if (is_connected) {
+      RelayedAnswer answer = co_await AskPeer(channel);
+      if (!SaysNotOwner(answer.status)) {
+        AnswerRelayed(std::move(answer));
+        co_return true;
+      }
+    }
+    co_await SleepFor(desk_.environment, kRelayPause);
+  }
+  if (log.is_serving()) co_return false;
+  const absl::Status not_here = NotOwner(address);
+  Fail(not_here);
+  co_return true;
+}
+
+// Not a coroutine: gcc 12 destroys a lambda inside a co_await expression twice.
+Task<RelayedAnswer> UnaryCall::AskPeer(std::shared_ptr<grpc::Channel> channel) {
+  return asio::async_initiate<const asio::use_awaitable_t<>, void(RelayedAnswer)>(
+      [this](auto handler, const std::shared_ptr<grpc::Channel>& to) {
+        auto executor = asio::get_associated_executor(handler);
+        // gRPC wants a function that can be copied.
+        auto resume = std::make_shared<decltype(handler)>(std::move(handler));
+        const RelayedCall call{Cat("/", origin_.service, "/", origin_.method), desk_.replica,
+                               origin_.context.deadline()};
+        std::shared_ptr<UnaryRelay> relay =
+            UnaryRelay::Start(to, call, origin_.request, [executor, resume](RelayedAnswer answer) {
+              asio::post(executor,
+                         [resume, answer = std::move(answer)]() mutable { std::move (*resume)(std::move(answer)); });
+            });
+        if (cancel_watch_ != nullptr) cancel_watch_->SetRelay(std::move(relay));
+      },
+      asio::use_awaitable, std::move(channel));
+}
+
+void UnaryCall::AnswerRelayed(RelayedAnswer answer) {
+  if (IsUnexplained(answer.status)) {
+    return Fail(MakeError(Reason::kOutcomeUnknown, Cat("the connection to the replica that works for it broke: ",
+                                                       answer.status.error_message())));
+  }
+  if (answer.status.ok()) {
+    origin_.response.Swap(&answer.bytes);
+    metrics_.MessageSent();
+  } else if (!answer.pushback.empty()) {
+    origin_.context.AddTrailingMetadata(kRetryPushbackTrailer, answer.pushback);
+  }
+  End(std::move(answer.status));
+}
 
 // Once Finish is called gRPC may take everything away, the desk included.
 void UnaryCall::End(grpc::Status status) {

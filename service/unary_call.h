@@ -16,6 +16,7 @@
 #include "service/broker.h"
 #include "service/desk.h"
 #include "service/log_handle.h"
+#include "service/peers.h"
 #include "service/wire_codec.h"
 #include "zkstore/task.h"
 
@@ -34,11 +35,19 @@ class UnaryCall {
  public:
   enum class IfCallerGoes { kAnswerAnyway, kGiveUp };
 
-  UnaryCall(Desk& desk, MethodMetrics& metrics, grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
-            IfCallerGoes if_caller_goes = IfCallerGoes::kAnswerAnyway);
+  // What gRPC gives to a handler. `service` and `method` are literals.
+  struct Origin {
+    std::string_view service;
+    std::string_view method;
+    grpc::CallbackServerContext& context;
+    const grpc::ByteBuffer& request;
+    grpc::ByteBuffer& response;
+  };
+
+  UnaryCall(Desk& desk, const Origin& origin, IfCallerGoes if_caller_goes = IfCallerGoes::kAnswerAnyway);
 
   Desk& desk() const { return desk_; }
-  grpc::CallbackServerContext& context() const { return context_; }
+  grpc::CallbackServerContext& context() const { return origin_.context; }
   // What the handler returns to gRPC. To be asked for before the call can be answered.
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
 
@@ -59,15 +68,19 @@ class UnaryCall {
   // With a status that is not of postkeeper's API.
   void FailPlainly(grpc::Status status);
 
+  // If another replica works for the log, that one answers, and true is returned. Runs on the log's strand.
+  Task<bool> RelayIfElsewhere(LogHandle log);
+
  private:
   class CancelWatch;
   ~UnaryCall() = default;
+  Task<RelayedAnswer> AskPeer(std::shared_ptr<grpc::Channel> channel);
+  void AnswerRelayed(RelayedAnswer answer);
   void End(grpc::Status status);
 
   Desk& desk_;
+  const Origin origin_;
   MethodMetrics& metrics_;
-  grpc::CallbackServerContext& context_;
-  grpc::ByteBuffer& response_;
   CancelWatch* const cancel_watch_;  // null: kAnswerAnyway
   grpc::ServerUnaryReactor* const reactor_;
   const Instant started_at_;
@@ -122,13 +135,29 @@ grpc::ServerUnaryReactor* ServeWithBroker(UnaryCall* call, const grpc::ByteBuffe
 // Whether a call creates a missing queue, where that is allowed.
 enum class IfMissing { kFail, kCreate };
 
+// The same, on the strand of a queue, if this replica works for it; else the one that does answers.
+template <typename Checked, typename Work>
+Task<void> AnswerOrRelay(UnaryCall* call, std::shared_ptr<QueueEngine> queue, Checked checked, Work work) {
+  if (!queue->is_serving()) {
+    LogHandle handle(queue);
+    const bool is_answered = co_await call->RelayIfElsewhere(std::move(handle));
+    if (is_answered) co_return;
+  }
+  auto answer = co_await work(std::move(queue), std::move(checked));
+  if (answer.ok()) {
+    call->Answer(ToAnswer(*std::move(answer)));
+  } else {
+    call->Fail(answer.status());
+  }
+}
+
 // Runs `work`, Task<absl::StatusOr<...>>(std::shared_ptr<QueueEngine>, checked), on the strand of the queue `name`.
 template <typename Checked, typename Work>
 void RunOnQueue(UnaryCall* call, const Name& name, IfMissing if_missing, Checked checked, Work work) {
   if (name.kind == Name::Kind::kQueue) {
     if (std::shared_ptr<QueueEngine> queue = call->broker().FindQueue(name)) {
       const asio::any_io_executor strand = queue->strand();
-      return Spawn(strand, AnswerWith(call, work(std::move(queue), std::move(checked))));
+      return Spawn(strand, AnswerOrRelay(call, std::move(queue), std::move(checked), work));
     }
   }
   const bool creates = if_missing == IfMissing::kCreate && name.kind == Name::Kind::kQueue;
@@ -141,7 +170,7 @@ void RunOnQueue(UnaryCall* call, const Name& name, IfMissing if_missing, Checked
       co_return;
     }
     const asio::any_io_executor strand = (*queue)->strand();
-    Spawn(strand, AnswerWith(opened_for, run(*std::move(queue), std::move(request))));
+    Spawn(strand, AnswerOrRelay(opened_for, *std::move(queue), std::move(request), run));
   };
   Spawn(call->desk().environment.executor(), then(call, std::move(open), std::move(checked), std::move(work)));
 }

@@ -46,6 +46,7 @@ HEADER_EXCEPTIONS = {
     "zkstore/c_client_*.h": "private to the files of the ZooKeeper C client, which speak the C API",
     "service/unary_call.h": "the reactor and the templates of all unary handlers; for the services only",
     "service/stream_call.h": "the base class of the streams' reactors; for the streams only",
+    "service/peers.h": "calls carried to other replicas as they are; for the two above only",
     "service/field_checks.h": "checks fields of requests; its arguments are protobuf's types",
 }
 

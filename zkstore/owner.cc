@@ -1,5 +1,7 @@
 #include "zkstore/owner.h"
 
+#include <utility>
+
 #include "postkeeper/storage/v1/records.pb.h"
 #include "zkstore/errors.h"
 #include "zkstore/text.h"
@@ -27,8 +29,8 @@ absl::Status UnavailableError(const zk::Response& response, std::string_view wha
                    Cat("ZooKeeper did not ", what, " (", zk::CodeName(response.code), ")"));
 }
 
-Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layout, Uid log) {
-  const zk::Response read = co_await client.Get(layout.Owner(log));
+Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layout, Uid log, zk::Watcher watcher) {
+  const zk::Response read = co_await client.Get(layout.Owner(log), std::move(watcher));
   if (read.code == zk::Code::kNoNode) co_return absl::NotFoundError("there is no such log");
   if (read.code != zk::Code::kOk) co_return UnavailableError(read, "tell the owner of the log");
   OwnerRecord record;

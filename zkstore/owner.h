@@ -27,7 +27,7 @@ struct OwnerView {
 };
 
 // NOT_FOUND if there is no such log. DATA_LOSS if the record cannot be read. ZOOKEEPER_UNAVAILABLE.
-Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layout, Uid log);
+Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layout, Uid log, zk::Watcher watcher = {});
 
 // Makes this process the owner and begins the next epoch; from the moment of success no write of an earlier owner can
 // be committed. Takes a log of nobody, of a process that is not registered, and of this very process (a process that

@@ -1,0 +1,20 @@
+#include "service/desk.h"
+
+#include <utility>
+
+#include "service/peers.h"
+
+namespace postkeeper {
+
+Desk::Desk(Environment& env, const CallGate::Options& gate_options, Metrics& metrics, RequestLimits request_limits,
+           std::string replica_name)
+    : environment(env),
+      limits(request_limits),
+      replica(std::move(replica_name)),
+      gate(env, gate_options),
+      methods(metrics, {kMessageServiceName, kAdminServiceName, kClusterServiceName, kHealthServiceName}),
+      peers(std::make_unique<Peers>()) {}
+
+Desk::~Desk() = default;
+
+}  // namespace postkeeper
