@@ -135,22 +135,47 @@ std::shared_ptr<Engine> Broker::AdoptEngine(absl::flat_hash_map<LogName, std::sh
     engine = place;
     engine->Start();
   }
-  if (former) {
-    asio::post(former->strand(), [former] { Spawn(former->strand(), former->Close(Duration::zero())); });
-  }
+  if (former) CloseFormer(std::move(former));
   return engine;
+}
+
+// An engine whose log is gone, or has become another one.
+template <typename Engine>
+void Broker::CloseFormer(std::shared_ptr<Engine> former) {
+  asio::post(former->strand(), [former] { Spawn(former->strand(), former->Close(Duration::zero())); });
+}
+
+// What was deleted through other replicas.
+void Broker::CloseGone() {
+  auto take_gone = [](auto& engines) {
+    std::vector<typename std::remove_cvref_t<decltype(engines)>::mapped_type> gone;
+    absl::erase_if(engines, [&gone](const auto& entry) {
+      if (entry.second->is_gone()) gone.push_back(entry.second);
+      return entry.second->is_gone();
+    });
+    return gone;
+  };
+  std::vector<std::shared_ptr<QueueEngine>> queues;
+  std::vector<std::shared_ptr<TopicEngine>> topics;
+  {
+    absl::MutexLock lock(&mutex_);
+    queues = take_gone(queues_);
+    topics = take_gone(topics_);
+  }
+  for (std::shared_ptr<QueueEngine>& queue : queues) CloseFormer(std::move(queue));
+  for (std::shared_ptr<TopicEngine>& topic : topics) CloseFormer(std::move(topic));
 }
 
 std::shared_ptr<QueueEngine> Broker::FindQueue(const Name& name) const {
   absl::MutexLock lock(&mutex_);
   auto found = queues_.find(LogNameOf(name));
-  return found == queues_.end() ? nullptr : found->second;
+  return found == queues_.end() || found->second->is_gone() ? nullptr : found->second;
 }
 
 std::shared_ptr<TopicEngine> Broker::FindTopic(const Name& name) const {
   absl::MutexLock lock(&mutex_);
   auto found = topics_.find(LogNameOf(name));
-  return found == topics_.end() ? nullptr : found->second;
+  return found == topics_.end() || found->second->is_gone() ? nullptr : found->second;
 }
 
 Task<absl::StatusOr<LogEntry>> Broker::GetOrCreate(Name name, LogSettings defaults) {
@@ -332,6 +357,7 @@ Task<void> Broker::KeepSessionAlive() {
         TellEngines();
       }
     }
+    CloseGone();
     co_await SleepFor(context_.environment, pause);
   }
 }

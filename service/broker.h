@@ -80,6 +80,9 @@ class Broker {
   std::shared_ptr<Engine> AdoptEngine(absl::flat_hash_map<LogName, std::shared_ptr<Engine>>& engines,
                                       const LogEntry& entry) ABSL_LOCKS_EXCLUDED(mutex_);
   Task<absl::StatusOr<LogEntry>> GetOrCreate(Name name, LogSettings defaults);
+  template <typename Engine>
+  void CloseFormer(std::shared_ptr<Engine> former);
+  void CloseGone();
   template <typename Settings, typename Checked>
   Task<absl::StatusOr<LogEntry>> Update(Checked update);
   template <typename Engine>

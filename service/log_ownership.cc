@@ -129,7 +129,7 @@ Task<std::optional<std::string>> LogOwnership::FindOwner(Duration timeout) {
     if (now >= deadline || !is_connected) break;
     co_await changed_.WaitFor(std::min<Duration>(deadline - now, kRetryPause));
   }
-  if (is_held_) co_return std::nullopt;
+  if (is_held_ || is_gone_) co_return std::nullopt;
   co_return owner_elsewhere_;
 }
 

@@ -2,6 +2,7 @@
 #ifndef POSTKEEPER_SERVICE_LOG_OWNERSHIP_H_
 #define POSTKEEPER_SERVICE_LOG_OWNERSHIP_H_
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -48,6 +49,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   void Stop();
 
   bool is_held() const { return is_held_; }
+  // Thread-safe.
   bool is_gone() const { return is_gone_; }
   const OwnerView& held() const { return held_; }
 
@@ -72,7 +74,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   // Touched only on the strand.
   Listener listener_;
   bool is_held_ = false;
-  bool is_gone_ = false;
+  std::atomic<bool> is_gone_ = false;
   bool is_stopped_ = false;
   OwnerView held_;
   std::int64_t session_id_ = 0;                 // under which it was taken

@@ -151,6 +151,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<absl::Status> Delete();
   // True while this replica owns the log and has begun to dispatch.
   bool is_serving() const { return ownership_->is_held(); }
+  // The queue was deleted, perhaps through another replica. Thread-safe.
+  bool is_gone() const { return ownership_->is_gone(); }
   // Where to go, if another replica works for this queue: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   // OK when it is serving; waits for it, at most `timeout`. ZOOKEEPER_UNAVAILABLE, NO_OWNER, QUEUE_NOT_FOUND.

@@ -67,6 +67,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   void SetEntry(LogEntry entry);
   Task<absl::Status> Delete();
   bool is_serving() const { return ownership_->is_held(); }
+  // The topic was deleted, perhaps through another replica. Thread-safe.
+  bool is_gone() const { return ownership_->is_gone(); }
   // Where to go, if another replica works for this topic: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   Task<absl::Status> WaitUntilServing(Duration timeout);

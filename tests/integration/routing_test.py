@@ -107,6 +107,11 @@ class RoutingTest(TwoReplicas):
         self.there.create_queue("q")
         self.there.enqueue("q", "new")
         self.assertEqual(bodies(self.here.drain("q")), ["new"])
+        for _ in range(3):  # one replica deletes and creates, the other hears of it
+            self.here.admin.DeleteQueue(admin_pb2.DeleteQueueRequest(name="q"), timeout=30)
+            self.here.create_queue("q")
+            self.here.enqueue("q", "newer")
+            until(lambda: bodies(self.there.drain("q")) == ["newer"], "the queue of this name is another one")
 
     # EnqueueStream keeps the order sent, frame by frame, and answers each frame.
     def test_enqueue_stream(self):
