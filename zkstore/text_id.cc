@@ -2,6 +2,8 @@
 
 #include <xxhash.h>
 
+#include <array>
+#include <cstring>
 #include <utility>
 
 #include "zkstore/errors.h"
@@ -23,9 +25,32 @@ constexpr std::array<std::uint8_t, 256> ValuesOf(std::string_view digits) {
   return values;
 }
 
-// Writes bytes as digits of `Bits` bits each, most significant first; spare bits of the last digit are zero.
+// The bytes behind a text, without a trip to the heap: each message that passes needs several of them.
+class ShortBytes {
+ public:
+  void Add(char byte) { bytes_[size_++] = byte; }
+  void Add(std::string_view bytes) {
+    std::memcpy(bytes_.data() + size_, bytes.data(), bytes.size());
+    size_ += bytes.size();
+  }
+  template <typename Integer>
+  void AddBigEndian(Integer value) {
+    for (int shift = (static_cast<int>(sizeof(Integer)) - 1) * 8; shift >= 0; shift -= 8) {
+      Add(static_cast<char>(value >> shift & 0xFF));
+    }
+  }
+  std::size_t size() const { return size_; }
+  std::string_view view() const { return {bytes_.data(), size_}; }
+
+ private:
+  std::array<char, kTextIdBytesMax> bytes_;  // no text stands for more
+  std::size_t size_ = 0;
+};
+
+// Writes bytes as digits of `Bits` bits each, most significant first; spare bits of the last digit are zero. Returns
+// where the digits end.
 template <int Bits>
-void AppendDigits(std::string_view bytes, std::string& text) {
+char* WriteDigits(std::string_view bytes, char* text) {
   constexpr std::string_view kDigits = Bits == 6 ? kBase64Digits : kBase32Digits;
   static_assert(kDigits.size() == (1u << Bits));
   std::uint32_t pending = 0;
@@ -35,10 +60,11 @@ void AppendDigits(std::string_view bytes, std::string& text) {
     pending_bits += 8;
     while (pending_bits >= Bits) {
       pending_bits -= Bits;
-      text += kDigits[pending >> pending_bits & ((1u << Bits) - 1)];
+      *text++ = kDigits[pending >> pending_bits & ((1u << Bits) - 1)];
     }
   }
-  if (pending_bits > 0) text += kDigits[pending << (Bits - pending_bits) & ((1u << Bits) - 1)];
+  if (pending_bits > 0) *text++ = kDigits[pending << (Bits - pending_bits) & ((1u << Bits) - 1)];
+  return text;
 }
 
 template <int Bits>
@@ -46,9 +72,9 @@ constexpr std::size_t DigitsOf(std::size_t bytes) {
   return (bytes * 8 + Bits - 1) / Bits;
 }
 
-// False unless `text` is what AppendDigits would write for some bytes.
+// False unless `text` is what WriteDigits would write for some bytes. Of at most kTextIdBytesMax.
 template <int Bits>
-bool ReadDigits(std::string_view text, std::string& bytes) {
+bool ReadDigits(std::string_view text, ShortBytes& bytes) {
   static constexpr std::array<std::uint8_t, 256> kValues = ValuesOf(Bits == 6 ? kBase64Digits : kBase32Digits);
   std::uint32_t pending = 0;
   int pending_bits = 0;
@@ -59,18 +85,11 @@ bool ReadDigits(std::string_view text, std::string& bytes) {
     pending_bits += Bits;
     if (pending_bits >= 8) {
       pending_bits -= 8;
-      bytes += static_cast<char>(pending >> pending_bits & 0xFF);
+      bytes.Add(static_cast<char>(pending >> pending_bits & 0xFF));
     }
   }
   // A whole digit left over, or spare bits that are not zero: another text for the same bytes.
   return pending_bits < Bits && (pending & ((1u << pending_bits) - 1)) == 0;
-}
-
-template <typename Integer>
-void AppendBigEndian(Integer value, std::string& bytes) {
-  for (int shift = (static_cast<int>(sizeof(Integer)) - 1) * 8; shift >= 0; shift -= 8) {
-    bytes += static_cast<char>(value >> shift & 0xFF);
-  }
 }
 
 // Takes fields from the front of bytes whose length has been checked.
@@ -107,28 +126,25 @@ std::uint32_t CheckOf(std::string_view bytes, std::string_view more = "") {
 }
 
 std::string MakeText(char letter, std::string_view bytes) {
-  std::string text;
-  text.reserve(1 + DigitsOf<6>(bytes.size()));
-  text += letter;
-  AppendDigits<6>(bytes, text);
+  std::string text(1 + DigitsOf<6>(bytes.size()), letter);
+  WriteDigits<6>(bytes, text.data() + 1);
   return text;
 }
 
 // The bytes behind the letter, if they are of the right number (0 = any).
-std::optional<std::string> ReadText(char letter, std::size_t size, std::string_view text) {
+std::optional<ShortBytes> ReadText(char letter, std::size_t size, std::string_view text) {
   if (text.empty() || text.size() > kTextIdBytesMax || text.front() != letter) return std::nullopt;
   if (size != 0 && text.size() != 1 + DigitsOf<6>(size)) return std::nullopt;
-  std::string bytes;
-  bytes.reserve(text.size());
+  ShortBytes bytes;
   if (!ReadDigits<6>(text.substr(1), bytes)) return std::nullopt;
   return bytes;
 }
 
 template <typename Id>
 std::optional<Id> ReadId(char letter, std::string_view text) {
-  const std::optional<std::string> bytes = ReadText(letter, Id{}.bytes.size(), text);
+  const std::optional<ShortBytes> bytes = ReadText(letter, Id{}.bytes.size(), text);
   if (!bytes) return std::nullopt;
-  return Id::FromBytes(*bytes);
+  return Id::FromBytes(bytes->view());
 }
 
 constexpr std::size_t kMessageIdBytes = 16 + 4 + 4 + 2;
@@ -151,19 +167,18 @@ std::string EncodeProcessId(const ProcessId& process) { return MakeText('r', pro
 std::optional<ProcessId> DecodeProcessId(std::string_view text) { return ReadId<ProcessId>('r', text); }
 
 std::string EncodeMessageId(const MessageId& id) {
-  std::string bytes;
-  bytes.reserve(kMessageIdBytes);
-  bytes += id.process.view();
-  AppendBigEndian(id.generation, bytes);
-  AppendBigEndian(id.version, bytes);
-  AppendBigEndian(id.index, bytes);
-  return MakeText('m', bytes);
+  ShortBytes bytes;
+  bytes.Add(id.process.view());
+  bytes.AddBigEndian(id.generation);
+  bytes.AddBigEndian(id.version);
+  bytes.AddBigEndian(id.index);
+  return MakeText('m', bytes.view());
 }
 
 std::optional<MessageId> DecodeMessageId(std::string_view text) {
-  const std::optional<std::string> bytes = ReadText('m', kMessageIdBytes, text);
+  const std::optional<ShortBytes> bytes = ReadText('m', kMessageIdBytes, text);
   if (!bytes) return std::nullopt;
-  Reader reader(*bytes);
+  Reader reader(bytes->view());
   MessageId id;
   id.process = reader.TakeId<ProcessId>();
   id.generation = reader.Take<std::uint32_t>();
@@ -173,40 +188,40 @@ std::optional<MessageId> DecodeMessageId(std::string_view text) {
 }
 
 std::string EncodeLeaseToken(const LeaseToken& token) {
-  std::string bytes;
-  bytes.reserve(kLeaseTokenBytes);
-  bytes += token.source.view();
-  AppendBigEndian(token.epoch, bytes);
-  AppendBigEndian(token.position.value(), bytes);
-  AppendBigEndian(token.number, bytes);
-  AppendBigEndian(CheckOf(bytes), bytes);
-  return MakeText('t', bytes);
+  ShortBytes bytes;
+  bytes.Add(token.source.view());
+  bytes.AddBigEndian(token.epoch);
+  bytes.AddBigEndian(token.position.value());
+  bytes.AddBigEndian(token.number);
+  bytes.AddBigEndian(CheckOf(bytes.view()));
+  return MakeText('t', bytes.view());
 }
 
 std::optional<LeaseToken> DecodeLeaseToken(std::string_view text) {
-  const std::optional<std::string> bytes = ReadText('t', kLeaseTokenBytes, text);
+  const std::optional<ShortBytes> bytes = ReadText('t', kLeaseTokenBytes, text);
   if (!bytes) return std::nullopt;
-  Reader reader(*bytes);
+  Reader reader(bytes->view());
   LeaseToken token;
   token.source = reader.TakeId<Uid>();
   token.epoch = reader.Take<std::uint64_t>();
   token.position = Position::FromValue(reader.Take<std::uint64_t>());
   token.number = reader.Take<std::uint32_t>();
-  const std::string_view checked = std::string_view(*bytes).substr(0, kLeaseTokenBytes - kCheckBytes);
+  const std::string_view checked = bytes->view().substr(0, kLeaseTokenBytes - kCheckBytes);
   if (reader.Take<std::uint32_t>() != CheckOf(checked)) return std::nullopt;
   return token;
 }
 
 std::string EncodeEtag(const Etag& etag) {
-  std::string bytes = etag.uid.ToBytes();
-  AppendBigEndian(static_cast<std::uint32_t>(etag.version), bytes);
-  return MakeText('e', bytes);
+  ShortBytes bytes;
+  bytes.Add(etag.uid.view());
+  bytes.AddBigEndian(static_cast<std::uint32_t>(etag.version));
+  return MakeText('e', bytes.view());
 }
 
 std::optional<Etag> DecodeEtag(std::string_view text) {
-  const std::optional<std::string> bytes = ReadText('e', kEtagBytes, text);
+  const std::optional<ShortBytes> bytes = ReadText('e', kEtagBytes, text);
   if (!bytes) return std::nullopt;
-  Reader reader(*bytes);
+  Reader reader(bytes->view());
   Etag etag;
   etag.uid = reader.TakeId<Uid>();
   etag.version = static_cast<std::int32_t>(reader.Take<std::uint32_t>());
@@ -216,21 +231,20 @@ std::optional<Etag> DecodeEtag(std::string_view text) {
 bool PositionText::IsOf(const Uid& uid) const { return topic == TopicBits(uid); }
 
 std::string EncodePosition(const Uid& topic, Position position) {
-  std::string text;
-  text.reserve(kPositionTextBytes);
-  std::string number;
-  AppendBigEndian(position.value(), number);
-  AppendDigits<5>(topic.view().substr(0, 8), text);
-  AppendDigits<5>(number, text);
+  ShortBytes number;
+  number.AddBigEndian(position.value());
+  std::string text(kPositionTextBytes, '\0');
+  char* middle = WriteDigits<5>(topic.view().substr(0, 8), text.data());
+  WriteDigits<5>(number.view(), middle);
   return text;
 }
 
 std::optional<PositionText> DecodePosition(std::string_view text) {
   if (text.size() != kPositionTextBytes) return std::nullopt;
-  std::string bytes;
+  ShortBytes bytes;
   if (!ReadDigits<5>(text.substr(0, kPositionTextBytes / 2), bytes)) return std::nullopt;
   if (!ReadDigits<5>(text.substr(kPositionTextBytes / 2), bytes)) return std::nullopt;
-  Reader reader(bytes);
+  Reader reader(bytes.view());
   PositionText position;
   position.topic = reader.Take<std::uint64_t>();
   position.position = Position::FromValue(reader.Take<std::uint64_t>());
@@ -259,16 +273,16 @@ absl::StatusOr<Position> ParsePosition(std::string_view text, const Uid& topic, 
 }
 
 std::string EncodePageToken(std::string_view list, std::string_view last_name) {
-  std::string bytes;
-  AppendBigEndian(CheckOf(last_name, list), bytes);
-  bytes += last_name.substr(0, kLastNameBytesMax);
-  return MakeText('p', bytes);
+  ShortBytes bytes;
+  bytes.AddBigEndian(CheckOf(last_name, list));
+  bytes.Add(last_name.substr(0, kLastNameBytesMax));
+  return MakeText('p', bytes.view());
 }
 
 std::optional<std::string> DecodePageToken(std::string_view list, std::string_view text) {
-  const std::optional<std::string> bytes = ReadText('p', 0, text);
+  const std::optional<ShortBytes> bytes = ReadText('p', 0, text);
   if (!bytes || bytes->size() < kCheckBytes || bytes->size() > kCheckBytes + kLastNameBytesMax) return std::nullopt;
-  Reader reader(*bytes);
+  Reader reader(bytes->view());
   const std::uint32_t check = reader.Take<std::uint32_t>();
   if (check != CheckOf(reader.rest(), list)) return std::nullopt;
   return std::string(reader.rest());
