@@ -12,6 +12,7 @@ find_program(GRPC_CPP_PLUGIN grpc_cpp_plugin REQUIRED)
 find_path(ZOOKEEPER_INCLUDE_DIR zookeeper/zookeeper.h REQUIRED)
 find_library(ZOOKEEPER_LIBRARY zookeeper_mt REQUIRED)
 find_library(XXHASH_LIBRARY xxhash REQUIRED)
+find_library(JEMALLOC_LIBRARY jemalloc REQUIRED)
 
 add_library(zookeeper_client INTERFACE)
 target_include_directories(zookeeper_client SYSTEM INTERFACE ${ZOOKEEPER_INCLUDE_DIR})
