@@ -34,6 +34,17 @@ bool IsCreate(const zk::Request& request) { return request.kind == zk::Request::
 bool IsList(const zk::Request& request) { return request.kind == zk::Request::Kind::kChildren; }
 bool IsGet(const zk::Request& request) { return request.kind == zk::Request::Kind::kGet; }
 
+// A client whose watches, while it is deaf, are never set, and nobody knows.
+class DeafClient : public zk::FaultInjector {
+ public:
+  using FaultInjector::FaultInjector;
+  void Submit(zk::Request request, Completion done) override {
+    if (is_deaf) request.watcher = {};
+    FaultInjector::Submit(std::move(request), std::move(done));
+  }
+  bool is_deaf = false;
+};
+
 // One process: a session behind a client that can be made to fail, and its membership.
 class Member {
  public:
@@ -81,7 +92,7 @@ class Member {
   Membership& operator*() { return *membership_; }
   Membership* operator->() { return membership_.get(); }
   zk::SimulatedClient& client() { return client_; }
-  zk::FaultInjector& faults() { return faults_; }
+  DeafClient& faults() { return faults_; }
   const ProcessId& process() const { return membership_->self().process; }
   int registrations() const { return registrations_; }
   int troubles() const { return troubles_; }
@@ -94,7 +105,7 @@ class Member {
 
   SimulatedEnvironment& environment_;
   zk::SimulatedClient client_;
-  zk::FaultInjector faults_;
+  DeafClient faults_;
   const std::string address_;
   std::shared_ptr<Membership> membership_;
   std::vector<std::string> told_;
@@ -265,8 +276,18 @@ TEST_F(MembershipTest, SaysHowOldItIs) {
   EXPECT_EQ(a->registrations(), 2);
 }
 
-// A list that cannot be read, or a replica that cannot be described, is asked for again; the poll finds what no watch
-// has told.
+// The watch tells at once; where it fails, the poll finds what it has not told.
+TEST_F(MembershipTest, PollsToo) {
+  const auto a = MakeMember("a");
+  a->faults().is_deaf = true;
+  ASSERT_TRUE(a->Join().ok());
+  const auto b = Joined("b");
+  EXPECT_THAT(a->Addresses(), ElementsAre("a"));
+  environment_.AdvanceBy(kPoll);
+  EXPECT_THAT(a->Addresses(), ElementsAre("a", "b"));
+}
+
+// A list that cannot be read, or a replica that cannot be described, is asked for again.
 TEST_F(MembershipTest, LooksAgain) {
   const auto a = Joined("a");
   a->faults().AddRule({.fault = zk::Fault::kLostBefore, .matches = IsList, .times_max = 3});
@@ -403,8 +424,8 @@ TEST_F(MembershipTest, RandomFaults) {
       if (i == crashed) continue;
       EXPECT_EQ(members[i]->Addresses(), expected) << "seed " << seed;
       EXPECT_EQ(OwnerOf(*members[i]), members[i]->client().session().session_id) << "seed " << seed;
-      members[i]->client().Close(seconds(1));
     }
+    for (const auto& member : members) member->client().Close(seconds(1));
     EXPECT_THAT(Registered(), IsEmpty()) << "seed " << seed;
   }
 }
