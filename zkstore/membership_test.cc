@@ -281,6 +281,7 @@ TEST_F(MembershipTest, PollsToo) {
   const auto a = MakeMember("a");
   a->faults().is_deaf = true;
   ASSERT_TRUE(a->Join().ok());
+  environment_.AdvanceBy(kSoon);
   const auto b = Joined("b");
   EXPECT_THAT(a->Addresses(), ElementsAre("a"));
   environment_.AdvanceBy(kPoll);
