@@ -150,7 +150,7 @@ class ReplicasTest(unittest.TestCase):
         self.assertEqual(list(self.wait_for_addresses(client, one, two)), list(before))
         self.wait_for_addresses(two_client, one, two)
 
-    # Bound to every address, a replica advertises one that can be connected to; what --advertise says goes before that.
+    # What --advertise says is what others are told, whatever the replica listens on.
     def test_advertised_address(self):
         one, client = self.start_replica("--advertise", "replica-one.example:7411")
         listed = until(lambda: list_replicas(client).replicas, "it is listed")
