@@ -306,6 +306,19 @@ TEST_F(MembershipTest, LooksAgain) {
   EXPECT_THAT(a->Addresses(), ElementsAre("a", "b", "c"));
 }
 
+// After Stop the listener hears nothing more, also of a look that was on its way.
+TEST_F(MembershipTest, StopsTelling) {
+  const auto a = Joined("a");
+  a->client().HoldNext(IsGet);
+  const auto b = Joined("b");
+  EXPECT_THAT(a->Told(), ElementsAre("+a"));
+  environment_.RunTask((*a)->Stop());
+  EXPECT_GT(a->client().ReleaseHeld(), 0u);
+  environment_.AdvanceBy(seconds(1));
+  EXPECT_THAT(a->Addresses(), ElementsAre("a", "b"));
+  EXPECT_THAT(a->Told(), IsEmpty());
+}
+
 // However long it looks, and however often the list changes, there is one watch.
 TEST_F(MembershipTest, WatchesOnce) {
   const auto a = Joined("a");
