@@ -91,6 +91,8 @@ TEST_F(CliCommandsTest, HelpsWithExamples) {
     EXPECT_EQ(Run({name, "--help"}).exit_code(), 0);
     EXPECT_THAT(run_->out(), HasSubstr(std::string("Examples:\n  postkeeper ") + name)) << run_->out();
   }
+  EXPECT_EQ(Run({"cluster", "ls", "--help"}).exit_code(), 0);
+  EXPECT_THAT(run_->out(), HasSubstr("Examples:\n  postkeeper cluster ls"));
   for (const char* kind : {"queue", "topic"}) {
     for (const char* verb : {"create", "ls", "show", "update", "rm"}) {
       EXPECT_EQ(Run({kind, verb, "--help"}).exit_code(), 0);
@@ -407,6 +409,33 @@ TEST_F(CliCommandsTest, ShowsTheServer) {
             R"({"version":"9.8.7","replica":"replica-1","store_format":0,"limits":{"message_bytes":524288},)"
             R"("unserved":["postkeeper.v1.Message.priority"]})"
             "\n");
+}
+
+// All replicas are listed, however many pages they come in, for people and for programs.
+TEST_F(CliCommandsTest, ListsTheReplicas) {
+  EXPECT_EQ(Run({"cluster", "ls"}).exit_code(), 0) << run_->err();
+  EXPECT_EQ(run_->out(),
+            "REPLICA  ADDRESS        VERSION  STARTED                   OWNS\n"
+            "rA       10.0.0.1:7411  9.8.7    2030-03-17T17:46:40.000Z  12\n"
+            "rB       10.0.0.2:7411  9.8.7    2030-03-17T17:46:40.000Z  0\n"
+            "rC  10.0.0.3:7411  9.8.7  2030-03-17T17:46:40.000Z  7\n");
+  EXPECT_EQ(Run({"cluster", "ls", "--output", "json"}).exit_code(), 0);
+  EXPECT_EQ(run_->out(),
+            R"({"name":"rA","address":"10.0.0.1:7411","version":"9.8.7","start_time":"2030-03-17T17:46:40.000Z",)"
+            R"("sources_owned":12})"
+            "\n"
+            R"({"name":"rB","address":"10.0.0.2:7411","version":"9.8.7","start_time":"2030-03-17T17:46:40.000Z",)"
+            R"("sources_owned":0})"
+            "\n"
+            R"({"name":"rC","address":"10.0.0.3:7411","version":"9.8.7","start_time":"2030-03-17T17:46:40.000Z",)"
+            R"("sources_owned":7})"
+            "\n");
+}
+
+// What a stranger registered is shown without harm to the terminal.
+TEST_F(CliCommandsTest, ListsStrangeReplicas) {
+  server_.With([](FakeState& state) { state.replicas = {{"rX", "\x1b[31mred:1", 1}}; });
+  EXPECT_THAT(Run({"cluster", "ls"}).out(), HasSubstr("\\x1b[31mred:1"));
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #ifndef POSTKEEPER_CLI_FAKE_SERVER_H_
 #define POSTKEEPER_CLI_FAKE_SERVER_H_
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
@@ -22,6 +23,13 @@ struct FakeMessage {
   std::string last_reason;
 };
 
+// A replica of the cluster that the fake server says it is part of.
+struct FakeReplica {
+  std::string name;
+  std::string address;
+  std::int64_t sources_owned = 0;
+};
+
 // What tests look at and turn; used with the server's lock held, through FakeServer::With and WaitUntil.
 struct FakeState {
   std::map<std::string, std::vector<FakeMessage>> queues;
@@ -36,6 +44,9 @@ struct FakeState {
   int subscribe_streams = 0;
   std::vector<std::string> calls;  // Of AdminService: "CreateQueue orders".
   int lease_millis = 30'000;
+  std::vector<FakeReplica> replicas = {
+      {"rA", "10.0.0.1:7411", 12}, {"rB", "10.0.0.2:7411", 0}, {"rC", "10.0.0.3:7411", 7}};
+  int replicas_per_page = 2;
 
   // Faults, each done once and then cleared.
   int breaks_append_stream_after = -1;    // Answered frames; the next one is written but not answered.

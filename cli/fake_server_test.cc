@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/health_check_service_interface.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -463,6 +464,8 @@ class FakeServer::Impl::Admin : public v1::AdminService::Service {
 
 class FakeServer::Impl::Cluster : public v1::ClusterService::Service {
  public:
+  explicit Cluster(Impl& impl) : impl_(impl) {}
+
   Status GetServerInfo(grpc::ServerContext*, const v1::GetServerInfoRequest*,
                        v1::GetServerInfoResponse* response) override {
     response->set_version("9.8.7");
@@ -471,12 +474,34 @@ class FakeServer::Impl::Cluster : public v1::ClusterService::Service {
     response->add_unserved("postkeeper.v1.Message.priority");
     return Status::OK;
   }
+
+  // The token is the index to go on from.
+  Status ListReplicas(grpc::ServerContext*, const v1::ListReplicasRequest* request,
+                      v1::ListReplicasResponse* response) override {
+    const std::lock_guard lock(impl_.mu);
+    std::size_t next = request->page_token().empty() ? 0 : std::stoul(request->page_token());
+    const std::size_t end =
+        std::min(next + static_cast<std::size_t>(impl_.state.replicas_per_page), impl_.state.replicas.size());
+    for (; next < end; ++next) {
+      v1::Replica& replica = *response->add_replicas();
+      replica.set_name(impl_.state.replicas[next].name);
+      replica.set_address(impl_.state.replicas[next].address);
+      replica.set_version("9.8.7");
+      replica.mutable_start_time()->set_seconds(1'900'000'000);
+      replica.set_sources_owned(impl_.state.replicas[next].sources_owned);
+    }
+    if (end < impl_.state.replicas.size()) response->set_next_page_token(std::to_string(end));
+    return Status::OK;
+  }
+
+ private:
+  Impl& impl_;
 };
 
 void FakeServer::Impl::Start() {
   messages = std::make_unique<Messages>(*this);
   admin = std::make_unique<Admin>(*this);
-  cluster = std::make_unique<Cluster>();
+  cluster = std::make_unique<Cluster>(*this);
   grpc::EnableDefaultHealthCheckService(true);
   grpc::ServerBuilder builder;
   builder.AddListeningPort("127.0.0.1:" + std::to_string(port), grpc::InsecureServerCredentials(), &port);

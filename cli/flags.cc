@@ -406,6 +406,16 @@ void AddServerCommands(CLI::App& app, Flags& flags) {
              "  postkeeper version\n  postkeeper version --output json", ShowVersion);
 }
 
+void AddClusterCommands(CLI::App& app, Flags& flags) {
+  CLI::App& cluster = *app.add_subcommand("cluster", "Look at the replicas");
+  cluster.require_subcommand(1)->fallthrough();
+  cluster.footer("Examples:\n  postkeeper cluster ls\n  postkeeper cluster COMMAND --help");
+  AddCommand(cluster, flags, "ls", "List the replicas that are there, and how many queues and topics each owns",
+             "  postkeeper cluster ls\n  postkeeper cluster ls --output json\n"
+             "One that crashed is listed until its ZooKeeper session has expired.",
+             ListReplicas);
+}
+
 void AddGlobalOptions(CLI::App& app, Flags& flags) {
   app.set_version_flag("--version", std::string(absl::StripSuffix(VersionText(), "\n")),
                        "Print what `postkeeper version` prints, and exit");
@@ -487,6 +497,7 @@ ParsedCommandLine ParseCommandLine(int argc, const char* const* argv) {
   AddConsume(app, *flags);
   AddSubscribe(app, *flags);
   AddServerCommands(app, *flags);
+  AddClusterCommands(app, *flags);
 
   const LiteralArguments literal(argc, argv);
   ParsedCommandLine& parsed = flags->parsed;

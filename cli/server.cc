@@ -43,6 +43,26 @@ grpc::Status CheckHealth(Connection& connection, const std::string& service, int
   return status;
 }
 
+// One page for people; its table is aligned for itself.
+void ShowReplicas(const v1::ListReplicasResponse& page, bool is_first, Output& out) {
+  std::vector<std::vector<std::string>> rows;
+  if (is_first) rows.push_back({"REPLICA", "ADDRESS", "VERSION", "STARTED", "OWNS"});
+  for (const v1::Replica& replica : page.replicas()) {
+    rows.push_back({ForTerminal(replica.name(), false), ForTerminal(replica.address(), false),
+                    ForTerminal(replica.version(), false), FormatTime(FromProto(replica.start_time())),
+                    Cat(replica.sources_owned())});
+  }
+  out.Table(rows);
+}
+
+JsonObject ToJson(const v1::Replica& replica) {
+  JsonObject object;
+  object.Add("name", replica.name()).Add("address", replica.address()).Add("version", replica.version());
+  object.Add("start_time", FormatTime(FromProto(replica.start_time())));
+  object.Add("sources_owned", std::int64_t{replica.sources_owned()});
+  return object;
+}
+
 }  // namespace
 
 ExitCode ShowStats(const std::string& source, CommandContext& context) {
@@ -146,6 +166,28 @@ ExitCode ShowServer(CommandContext& context) {
   for (const std::string& name : info.unserved()) fields.emplace_back("not served", ForTerminal(name, false));
   context.out.Fields(fields);
   return ExitCode::kDone;
+}
+
+ExitCode ListReplicas(CommandContext& context) {
+  v1::ClusterService::Stub stub(context.connection.channel());
+  v1::ListReplicasRequest request;
+  request.set_page_size(1000);
+  for (bool is_first = true;; is_first = false) {
+    v1::ListReplicasResponse page;
+    const grpc::Status status =
+        context.connection.Call([&](grpc::ClientContext* call) { return stub.ListReplicas(call, request, &page); });
+    if (!status.ok()) {
+      const Failure failure = context.connection.Explain(status, "list replicas");
+      return context.Fail(failure.exit_code, failure.text);
+    }
+    if (context.out.is_json()) {
+      for (const v1::Replica& replica : page.replicas()) context.out.Json(ToJson(replica));
+    } else {
+      ShowReplicas(page, is_first, context.out);
+    }
+    if (page.next_page_token().empty()) return ExitCode::kDone;
+    request.set_page_token(page.next_page_token());
+  }
 }
 
 }  // namespace postkeeper::cli

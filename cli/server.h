@@ -1,4 +1,5 @@
-// Looking at the service: `postkeeper stats`, `health` and `server`; and at this program: `postkeeper version`.
+// Looking at the service: `postkeeper stats`, `health`, `server` and `cluster ls`; and at this program: `postkeeper
+// version`.
 #ifndef POSTKEEPER_CLI_SERVER_H_
 #define POSTKEEPER_CLI_SERVER_H_
 
@@ -15,6 +16,9 @@ ExitCode ShowStats(const std::string& source, CommandContext& context);
 ExitCode ShowHealth(const std::string& service, CommandContext& context);
 
 ExitCode ShowServer(CommandContext& context);
+
+// The replicas that are there, and how much each owns.
+ExitCode ListReplicas(CommandContext& context);
 
 // Product, API and stored format, a line each.
 std::string VersionText();

@@ -92,6 +92,11 @@ struct ZookeeperGauges {
   std::int64_t watched_path_bytes = 0;
 };
 
+// The cluster as this replica sees it now.
+struct ClusterGauges {
+  std::int64_t replicas = 0;  // registered, this one among them
+};
+
 // One RPC of the API. Thread-safe; lives as long as its Metrics.
 class MethodMetrics {
  public:
@@ -126,8 +131,9 @@ class Metrics {
   virtual MethodMetrics& ForMethod(const MethodName& method) = 0;
   virtual LogMetrics& logs() = 0;
   virtual ZookeeperMetrics& zookeeper() = 0;
-  // The callback is dropped by an empty one, and is not running any more when this returns.
+  // In these two, the callback is dropped by an empty one, and is not running any more when the call returns.
   virtual void SetZookeeperGauges(std::function<ZookeeperGauges()> gauges) = 0;
+  virtual void SetClusterGauges(std::function<ClusterGauges()> gauges) = 0;
 };
 
 // Counts nothing; for tests, and for a server that is asked to have no metrics.

@@ -35,6 +35,7 @@ class NullMetrics : public Metrics, private MethodMetrics, private LogMetrics, p
   LogMetrics& logs() override { return *this; }
   ZookeeperMetrics& zookeeper() override { return *this; }
   void SetZookeeperGauges(std::function<ZookeeperGauges()>) override {}
+  void SetClusterGauges(std::function<ClusterGauges()>) override {}
 
  private:
   void Started() override {}

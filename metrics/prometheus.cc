@@ -296,6 +296,10 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
     const std::lock_guard lock(mutex_);
     zookeeper_gauges_ = std::move(gauges);
   }
+  void SetClusterGauges(std::function<ClusterGauges()> gauges) override {
+    const std::lock_guard lock(mutex_);
+    cluster_gauges_ = std::move(gauges);
+  }
 
   absl::Status Listen(std::string_view address) override;
   int port() const override { return exposer_ == nullptr ? 0 : exposer_->GetListeningPorts().front(); }
@@ -314,24 +318,35 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
     CollectRoom(queues_, kQueueColumns, families);
     CollectRoom(topics_, kTopicColumns, families);
     CollectZookeeper(families);
+    CollectCluster(families);
     return families;
+  }
+
+  static void AddGauge(const char* name, const char* help, double value,
+                       std::vector<prometheus::MetricFamily>& families) {
+    prometheus::ClientMetric metric;
+    metric.gauge.value = value;
+    families.push_back({name, help, prometheus::MetricType::Gauge, {std::move(metric)}});
   }
 
   void CollectZookeeper(std::vector<prometheus::MetricFamily>& families) const {
     const std::lock_guard lock(mutex_);
     if (!zookeeper_gauges_) return;
     const ZookeeperGauges gauges = zookeeper_gauges_();
-    const auto add = [&](const char* name, const char* help, double value) {
-      prometheus::ClientMetric metric;
-      metric.gauge.value = value;
-      families.push_back({name, help, prometheus::MetricType::Gauge, {std::move(metric)}});
-    };
+    const auto add = [&](const char* name, const char* help, double value) { AddGauge(name, help, value, families); };
     add("postkeeper_zookeeper_connected", "1 = there is a session with ZooKeeper and a connection for it, else 0.",
         gauges.is_connected ? 1 : 0);
     add("postkeeper_zookeeper_requests_in_flight", "Requests sent and not yet answered.",
         static_cast<double>(gauges.requests_in_flight));
     add("postkeeper_zookeeper_watched_path_bytes", "Bytes of the paths of all watches.",
         static_cast<double>(gauges.watched_path_bytes));
+  }
+
+  void CollectCluster(std::vector<prometheus::MetricFamily>& families) const {
+    const std::lock_guard lock(mutex_);
+    if (!cluster_gauges_) return;
+    AddGauge("postkeeper_replicas", "Replicas registered, this one among them, as last seen by this one.",
+             static_cast<double>(cluster_gauges_().replicas), families);
   }
 
   // Constant after construction.
@@ -346,6 +361,7 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
   // Guarded by mutex_.
   std::map<std::pair<std::string, std::string>, std::unique_ptr<PrometheusMethodMetrics>> method_metrics_;
   std::function<ZookeeperGauges()> zookeeper_gauges_;
+  std::function<ClusterGauges()> cluster_gauges_;
 
   // Set by Listen.
   std::shared_ptr<prometheus::Collectable> collectable_;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <asio/post.hpp>
 
-#include "postkeeper/storage/v1/records.pb.h"
 #include "service/logging.h"
 #include "zkstore/errors.h"
 #include "zkstore/text.h"
@@ -15,8 +14,6 @@ constexpr Duration kRetryPause = std::chrono::milliseconds(200);
 constexpr Duration kSweepInterval = std::chrono::seconds(30);
 // Requests of one sweep, so that it never gets in the way of the work.
 constexpr int kSweepRequestsMax = 2000;
-// A session is asked something so often within its timeout, so that the age of the latest answer says something.
-constexpr int kHeartbeatsPerTimeout = 6;
 
 LogName LogNameOf(const Name& name) {
   return {name.kind == Name::Kind::kQueue ? LogKind::kQueue : LogKind::kTopic, name.name_space, name.id};
@@ -34,7 +31,16 @@ absl::Status WithResource(const absl::Status& status, const Name& name) {
 
 }  // namespace
 
-Broker::Broker(EngineContext& context, Options options) : context_(context), options_(std::move(options)) {}
+Broker::Broker(EngineContext& context, Options options)
+    : context_(context),
+      options_(std::move(options)),
+      membership_(std::make_shared<Membership>(context.environment, context.client, context.layout,
+                                               ReplicaInfo{.process = context.process,
+                                                           .address = context.address,
+                                                           .version = options_.version,
+                                                           .start_time = context.environment.WallNow()},
+                                               MembershipListener())),
+      census_(std::make_shared<OwnerCensus>(context.environment, context.client, context.layout)) {}
 
 Broker::~Broker() = default;
 
@@ -46,7 +52,10 @@ Task<absl::Status> Broker::Start() {
     const absl::Status status = co_await StartOnce();
     if (status.ok()) {
       is_started_ = true;
-      Spawn(context_.environment.executor(), KeepSessionAlive());
+      membership_->Start();
+      context_.metrics.SetClusterGauges([membership = membership_] {
+        return ClusterGauges{.replicas = static_cast<std::int64_t>(membership->size())};
+      });
       Spawn(context_.environment.executor(), SweepTrash());
       co_return absl::OkStatus();
     }
@@ -59,40 +68,9 @@ Task<absl::Status> Broker::Start() {
 
 Task<absl::Status> Broker::StartOnce() {
   if (absl::Status status = co_await context_.catalog.Open(); !status.ok()) co_return status;
-  if (options_.dead_predecessor) {
-    const zk::Response gone =
-        co_await context_.client.Delete(context_.layout.Replica(*options_.dead_predecessor), zk::kAnyVersion);
-    if (gone.code != zk::Code::kOk && gone.code != zk::Code::kNoNode) {
-      co_return UnavailableError(gone, "remove the registration of the process that ran here before");
-    }
-  }
-  if (absl::Status status = co_await Register(); !status.ok()) co_return status;
+  // Before any engine takes a log: who sees our name in an owner record must see our registration too.
+  if (absl::Status status = co_await membership_->Join(options_.dead_predecessor); !status.ok()) co_return status;
   co_return co_await OpenAll();
-}
-
-// Makes the one ephemeral of this process, under the present session.
-Task<absl::Status> Broker::Register() {
-  const std::int64_t session_id = context_.client.session().session_id;
-  storage::v1::ReplicaRecord record;
-  record.set_address(context_.address);
-  record.set_version(options_.version);
-  record.set_start_time_ms(context_.environment.WallNow().time_since_epoch().count());
-  const std::string path = context_.layout.Replica(context_.process);
-  const std::string data = record.SerializeAsString();
-  zk::Response made = co_await context_.client.Create(path, data, zk::CreateMode::kEphemeral);
-  if (made.code == zk::Code::kNodeExists) {
-    // Ours, of this session (a reply was lost) or of the one before.
-    const zk::Response existing = co_await context_.client.Exists(path);
-    if (existing.code == zk::Code::kOk && existing.stat.ephemeral_owner != session_id) {
-      co_await context_.client.Delete(path, zk::kAnyVersion);
-      made = co_await context_.client.Create(path, data, zk::CreateMode::kEphemeral);
-    } else {
-      made.code = existing.code;
-    }
-  }
-  if (made.code != zk::Code::kOk) co_return UnavailableError(made, "register this replica");
-  registered_session_ = session_id;
-  co_return absl::OkStatus();
 }
 
 Task<absl::Status> Broker::OpenAll() {
@@ -338,30 +316,30 @@ Task<absl::Status> Broker::Delete(CheckedDelete request) {
 
 // ---- Keeping
 
-// Sees to it that ZooKeeper is heard from, and that a new session has our registration before the engines use it.
-Task<void> Broker::KeepSessionAlive() {
-  std::int64_t told_session = context_.client.session().session_id;
-  while (!is_stopped_) {
-    const zk::SessionEvent session = context_.client.session();
-    Duration pause = kRetryPause;
-    if (session.state == zk::SessionState::kConnected) {
-      pause = session.timeout / kHeartbeatsPerTimeout;
-      if (registered_session_ != session.session_id) {
-        const absl::Status status = co_await Register();
-        if (!status.ok()) LogWarning("could not register again", {{"error", status.message()}});
-      } else {
-        co_await context_.client.Exists(context_.layout.root());
-      }
-      if (registered_session_ == session.session_id && told_session != session.session_id) {
-        told_session = session.session_id;
-        TellEngines();
-      }
-    }
-    CloseGone();
-    co_await SleepFor(context_.environment, pause);
-  }
+Membership::Listener Broker::MembershipListener() {
+  const auto log = [own = context_.process](std::string_view event, const ReplicaInfo& replica) {
+    if (replica.process == own) return;
+    LogInfo(
+        event,
+        {{"replica", EncodeProcessId(replica.process)}, {"address", replica.address}, {"version", replica.version}});
+  };
+  return {.on_registered = [this] { TellEngines(); },
+          .on_join = [log](const ReplicaInfo& replica) { log("a replica is there", replica); },
+          .on_leave = [log](const ReplicaInfo& replica) { log("a replica has gone", replica); },
+          .on_trouble =
+              [](const absl::Status& why) {
+                LogWarning("could not look after the registration", {{"error", why.message()}});
+              }};
 }
 
+// A replica that has gone owns nothing any more.
+void Broker::LookForFreeLogs() {
+  absl::MutexLock lock(&mutex_);
+  for (auto& [name, engine] : queues_) engine->LookForOwner();
+  for (auto& [name, engine] : topics_) engine->LookForOwner();
+}
+
+// The engines use a new session only when it has our registration.
 void Broker::TellEngines() {
   absl::MutexLock lock(&mutex_);
   for (auto& [name, engine] : queues_) engine->OnSessionChange();
@@ -370,6 +348,7 @@ void Broker::TellEngines() {
 
 Task<void> Broker::SweepTrash() {
   while (!is_stopped_) {
+    CloseGone();
     const absl::StatusOr<bool> is_clean = co_await context_.catalog.Sweep(kSweepRequestsMax);
     co_await SleepFor(context_.environment, is_clean.ok() && !*is_clean ? kRetryPause : kSweepInterval);
   }
@@ -387,6 +366,8 @@ void Broker::Drain() {
 Task<void> Broker::Stop(Duration timeout) {
   Drain();
   is_stopped_ = true;
+  context_.metrics.SetClusterGauges({});
+  co_await membership_->Stop();
   std::vector<std::shared_ptr<QueueEngine>> queues;
   std::vector<std::shared_ptr<TopicEngine>> topics;
   {

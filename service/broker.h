@@ -15,12 +15,14 @@
 #include "service/names.h"
 #include "service/queue_engine.h"
 #include "service/topic_engine.h"
+#include "zkstore/membership.h"
+#include "zkstore/owner_census.h"
 #include "zkstore/signal.h"
 
 namespace postkeeper {
 
-// Opens the store, registers this replica, and keeps an engine for each queue and topic of the catalog: all of them
-// from the start, since a log without an owner is not trimmed.
+// Opens the store, joins the replicas that are registered there, and keeps an engine for each queue and topic of the
+// catalog: all of them from the start, since a log without an owner is not trimmed.
 //
 // Threads: Find... and the flags are thread-safe; tasks may be spawned on any executor of the environment.
 // Errors: QUEUE_NOT_FOUND and TOPIC_NOT_FOUND (the text gives the command that creates it), OTHER_SETTINGS,
@@ -70,10 +72,13 @@ class Broker {
   Task<void> Stop(Duration timeout);
 
   const EngineContext& context() const { return context_; }
+  // Which replicas there are.
+  const Membership& membership() const { return *membership_; }
+  // How many logs each of them owns.
+  OwnerCensus& census() const { return *census_; }
 
  private:
   Task<absl::Status> StartOnce();
-  Task<absl::Status> Register();
   Task<absl::Status> OpenAll();
   void Adopt(const LogEntry& entry);
   template <typename Engine>
@@ -89,8 +94,9 @@ class Broker {
   Task<absl::Status> DeleteEngine(std::shared_ptr<Engine> engine, Name name);
   void Forget(const Name& name, const Uid& uid);
   void SpreadEntry(const LogEntry& entry);
-  Task<void> KeepSessionAlive();
+  Membership::Listener MembershipListener();
   void TellEngines();
+  void LookForFreeLogs();
   Task<void> SweepTrash();
   Task<void> CloseAll(std::vector<std::shared_ptr<QueueEngine>> queues,
                       std::vector<std::shared_ptr<TopicEngine>> topics, asio::any_io_executor strand, Duration timeout);
@@ -100,7 +106,8 @@ class Broker {
   std::atomic<bool> is_started_ = false;
   std::atomic<bool> is_draining_ = false;
   std::atomic<bool> is_stopped_ = false;
-  std::atomic<std::int64_t> registered_session_ = 0;
+  const std::shared_ptr<Membership> membership_;
+  const std::shared_ptr<OwnerCensus> census_;
 
   mutable absl::Mutex mutex_;  // held for constant time; no other lock is taken under it
   absl::flat_hash_map<LogName, std::shared_ptr<QueueEngine>> queues_ ABSL_GUARDED_BY(mutex_);

@@ -15,6 +15,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
+#include "service/advertised_address.h"
 #include "service/knobs.h"
 #include "zkstore/layout.h"
 #include "zkstore/text.h"
@@ -291,6 +292,14 @@ class Builder {
   }
 
   static Problem CheckAddresses(const Config& config) {
+    if (!config.advertise.empty() && IsEveryAddress(config.advertise)) {
+      const std::string port = config.advertise.substr(config.advertise.rfind(':'));
+      return Cat(
+          "--advertise ", config.advertise,
+          " means every address, and nobody can connect to that. Name one by which the other replicas reach this "
+          "host (such as --advertise 10.0.0.5",
+          port, "), or leave it out");
+    }
     const bool is_same = config.listen == config.metrics_listen && !config.listen.ends_with(":0");
     if (!is_same) return std::nullopt;
     return Cat("--listen and --metrics-listen are both ", config.listen,

@@ -29,7 +29,7 @@ struct Setting {
 struct Config {
   std::string listen;
   std::string metrics_listen;  // empty = off
-  std::string advertise;       // empty = the address that is listened on
+  std::string advertise;       // empty = DefaultAdvertisedAddress; never every address
   std::string zookeeper;       // host:port,...[/chroot]; empty = embedded
   std::string root;
   std::string data_dir;  // absolute

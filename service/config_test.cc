@@ -200,7 +200,10 @@ TEST_F(ConfigTest, KindsOfValues) {
     EXPECT_FALSE(accepts("listen", bad)) << bad;
   }
   EXPECT_TRUE(accepts("metrics-listen", "off"));
-  EXPECT_TRUE(accepts("advertise", ""));
+  for (const std::string_view good : {"", "h:1", "[2001:db8::1]:65535"}) {
+    EXPECT_TRUE(accepts("advertise", good)) << good;
+  }
+  for (const std::string_view bad : {"h", "h:0", ":1", "off"}) EXPECT_FALSE(accepts("advertise", bad)) << bad;
   for (const std::string_view good : {"", "a:1", "a:1,b:2", "a:1,b:2/x/y"}) {
     EXPECT_TRUE(accepts("zookeeper", good)) << good;
   }
@@ -227,6 +230,13 @@ TEST_F(ConfigTest, CrossChecks) {
   EXPECT_EQ(Refused({"--metrics-listen", "127.0.0.1:7411"}),
             "postkeeperd: --listen and --metrics-listen are both 127.0.0.1:7411. Choose another for the metrics, or "
             "--metrics-listen off");
+  for (const std::string host : {"0.0.0.0", "[::]"}) {
+    EXPECT_EQ(
+        Refused({"--advertise", host + ":7500"}),
+        "postkeeperd: --advertise " + host +
+            ":7500 means every address, and nobody can connect to that. Name one by which the other replicas reach "
+            "this host (such as --advertise 10.0.0.5:7500), or leave it out");
+  }
   EXPECT_EQ(Refused({"--zookeeper", "h:1", "--zookeeper-heap", "1GiB"}),
             "postkeeperd: --zookeeper-heap is for the embedded ZooKeeper and means nothing with --zookeeper. Leave one "
             "of them out");

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "metrics/prometheus.h"
+#include "service/advertised_address.h"
 #include "service/broker.h"
 #include "service/data_directory.h"
 #include "service/desk.h"
@@ -191,7 +192,10 @@ class Daemon {
     if (!server.ok()) return server.status();
     server_ = *std::move(server);
     server_->health().Set(/*is_ready=*/false, /*is_live=*/true);
+    address_ =
+        config_.advertise.empty() ? DefaultAdvertisedAddress(server_->address(), HostAddresses()) : config_.advertise;
     LogInfo("listening", {{"grpc", server_->address()},
+                          {"advertised", address_},
                           {"metrics", metrics_address_.empty() ? "off" : metrics_address_},
                           {"version", version_},
                           {"replica", desk_->replica}});
@@ -236,7 +240,7 @@ class Daemon {
                                      .catalog = *catalog_,
                                      .layout = layout,
                                      .process = process_,
-                                     .address = config_.advertise.empty() ? server_->address() : config_.advertise,
+                                     .address = address_,
                                      .cache = *cache_,
                                      .metrics = *metrics_,
                                      .append = AppendOptionsOf(config_),
@@ -318,6 +322,7 @@ class Daemon {
   std::string metrics_address_;  // empty: off
   std::optional<Desk> desk_;
   std::unique_ptr<Server> server_;
+  std::string address_;  // by which other replicas reach it
   std::unique_ptr<EmbeddedZooKeeper> zookeeper_;
   std::string hosts_;
   std::unique_ptr<zk::CClient> plain_client_;

@@ -36,8 +36,8 @@ constexpr Knob kKnobs[] = {
      "Where Prometheus reads the metrics; off = nowhere. A port of its own, so that it can be kept inside.",
      &Config::metrics_listen},
     {"advertise", kServing, KnobKind::kAddressOrEmpty, "", 0, 0, "",
-     "The address under which other replicas reach this one. Empty = the one listened on, which is right unless that "
-     "is a wildcard or behind a translation.",
+     "The address under which other replicas reach this one, host:port. Empty = the one listened on; if that is every "
+     "address (0.0.0.0, [::]), this host's first that is not loopback. To be given where others reach it by another.",
      &Config::advertise},
     {"threads", kServing, KnobKind::kCount, "auto", 1, 64, "",
      "Threads that run the engines. auto = one per core, at most 4: ZooKeeper is the bottleneck beyond that.",
@@ -220,8 +220,8 @@ absl::Status CheckText(const Knob& knob, std::string_view text) {
       if (text == "off") return absl::OkStatus();
       return IsAddress(text, 0) ? absl::OkStatus() : Bad(text, "host:port (such as 127.0.0.1:7412), nor off");
     case KnobKind::kAddressOrEmpty:
-      if (text.empty()) return absl::OkStatus();
-      [[fallthrough]];
+      if (text.empty() || IsAddress(text, 1)) return absl::OkStatus();
+      return Bad(text, "host:port (such as 10.0.0.5:7411)");
     case KnobKind::kAddress:
       return IsAddress(text, 0) ? absl::OkStatus() : Bad(text, "host:port (such as 127.0.0.1:7411)");
     case KnobKind::kEnsemble:

@@ -34,6 +34,10 @@ void LogOwnership::OnSessionChange() {
   });
 }
 
+void LogOwnership::Look() {
+  asio::post(strand_, [self = shared_from_this()] { self->wake_.Notify(); });
+}
+
 Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
   (void)self;  // keeps this alive
   while (!is_stopped_ && !is_gone_) {

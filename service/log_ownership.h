@@ -43,6 +43,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   void Start();
   // This process is registered under a new session. Thread-safe.
   void OnSessionChange();
+  // Tries at once, while it does not hold the log. Thread-safe.
+  void Look();
   // The engine has found that the log is not ours, or its memory not right: on_lost is called, and it is taken again.
   void Lose(absl::Status why);
   // No calls to the listener after this.

@@ -151,6 +151,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<absl::Status> Delete();
   // True while this replica owns the log and has begun to dispatch.
   bool is_serving() const { return ownership_->is_held(); }
+  // Its owner may have gone. Thread-safe.
+  void LookForOwner() { ownership_->Look(); }
   // The queue was deleted, perhaps through another replica. Thread-safe.
   bool is_gone() const { return ownership_->is_gone(); }
   // Where to go, if another replica works for this queue: see LogOwnership::FindOwner.

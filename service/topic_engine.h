@@ -67,6 +67,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   void SetEntry(LogEntry entry);
   Task<absl::Status> Delete();
   bool is_serving() const { return ownership_->is_held(); }
+  // Its owner may have gone. Thread-safe.
+  void LookForOwner() { ownership_->Look(); }
   // The topic was deleted, perhaps through another replica. Thread-safe.
   bool is_gone() const { return ownership_->is_gone(); }
   // Where to go, if another replica works for this topic: see LogOwnership::FindOwner.

@@ -19,7 +19,6 @@ constexpr std::string_view kUnserved[] = {
     "postkeeper.v1.AdminService.GetSubscription",
     "postkeeper.v1.AdminService.ListSubscriptions",
     "postkeeper.v1.AdminService.UpdateSubscription",
-    "postkeeper.v1.ClusterService.ListReplicas",
     "postkeeper.v1.DequeueRequest.at_most_once",
     "postkeeper.v1.Message.dedup_id",
     "postkeeper.v1.Message.ordering_key",

@@ -81,9 +81,9 @@ TEST(UnservedTest, UnknownFieldsAreRefused) {
 
 // An unserved RPC says so by name.
 TEST(UnservedTest, Methods) {
-  const absl::Status status = MethodNotServed("postkeeper.v1.ClusterService.ListReplicas");
+  const absl::Status status = MethodNotServed("postkeeper.v1.AdminService.CreateSubscription");
   EXPECT_TRUE(HasReason(status, Reason::kMethodNotServed));
-  EXPECT_THAT(std::string(StdView(status.message())), testing::HasSubstr("ListReplicas is not served"));
+  EXPECT_THAT(std::string(StdView(status.message())), testing::HasSubstr("CreateSubscription is not served"));
 }
 
 }  // namespace

@@ -51,6 +51,7 @@ class GetServerInfoRequest;
 class GetStatsRequest;
 class GetTopicRequest;
 class ListQueuesRequest;
+class ListReplicasRequest;
 class ListTopicsRequest;
 class NackRequest;
 class PurgeQueueRequest;
@@ -318,6 +319,17 @@ absl::StatusOr<CheckedPurge> CheckPurgeQueue(const v1::PurgeQueueRequest& reques
 absl::StatusOr<Name> CheckGetQueue(const v1::GetQueueRequest& request);
 absl::StatusOr<Name> CheckGetTopic(const v1::GetTopicRequest& request);
 absl::StatusOr<Name> CheckGetStats(const v1::GetStatsRequest& request);
+
+// ---- The cluster
+
+struct CheckedListReplicas {
+  int page_size = kPageSizeDefault;
+  std::string after;  // go on behind this name; "" = from the start
+};
+// Which list it is, for EncodePageToken.
+inline constexpr std::string_view kReplicasList = "replicas";
+
+absl::StatusOr<CheckedListReplicas> CheckListReplicas(const v1::ListReplicasRequest& request);
 absl::Status CheckGetServerInfo(const v1::GetServerInfoRequest& request);
 
 }  // namespace postkeeper

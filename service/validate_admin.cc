@@ -140,23 +140,33 @@ absl::StatusOr<CheckedDelete> CheckDelete(const Request& request, absl::StatusOr
   return checks.Result(std::move(checked));
 }
 
+// What every list has.
+template <typename Request>
+int CheckPageSize(const Request& request, FieldChecks& checks) {
+  const std::int64_t size = checks.Between("page_size", request.page_size(), 0, kPageSizeMax);
+  return size == 0 ? kPageSizeDefault : static_cast<int>(size);
+}
+
+template <typename Request>
+std::string CheckPageToken(const Request& request, std::string_view list, FieldChecks& checks) {
+  if (request.page_token().empty()) return "";
+  std::optional<std::string> after = DecodePageToken(list, request.page_token());
+  if (!after) {
+    checks.Invalid("page_token", Cat("= ", Quoted(request.page_token()),
+                                     " is not a page token of this list. Start again without one"));
+  }
+  return after.value_or("");
+}
+
 template <typename Request>
 absl::StatusOr<CheckedList> CheckList(const Request& request, std::string_view what) {
   FieldChecks checks;
   checks.Served(request);
   CheckedList checked;
   checked.name_space = checks.Take(ParseNamespace(request.parent()));
-  const std::int64_t size = checks.Between("page_size", request.page_size(), 0, kPageSizeMax);
-  if (size != 0) checked.page_size = static_cast<int>(size);
+  checked.page_size = CheckPageSize(request, checks);
   checked.list = Cat(checked.name_space, "/", what);
-  if (!request.page_token().empty()) {
-    std::optional<std::string> after = DecodePageToken(checked.list, request.page_token());
-    if (!after) {
-      checks.Invalid("page_token", Cat("= ", Quoted(request.page_token()),
-                                       " is not a page token of this list. Start again without one"));
-    }
-    checked.after = after.value_or("");
-  }
+  checked.after = CheckPageToken(request, checked.list, checks);
   return checks.Result(std::move(checked));
 }
 
@@ -270,6 +280,15 @@ absl::StatusOr<Name> CheckGetTopic(const v1::GetTopicRequest& request) {
 
 absl::StatusOr<Name> CheckGetStats(const v1::GetStatsRequest& request) {
   return CheckNameOnly(request, ParseSourceName(request.source()));
+}
+
+absl::StatusOr<CheckedListReplicas> CheckListReplicas(const v1::ListReplicasRequest& request) {
+  FieldChecks checks;
+  checks.Served(request);
+  CheckedListReplicas checked;
+  checked.page_size = CheckPageSize(request, checks);
+  checked.after = CheckPageToken(request, kReplicasList, checks);
+  return checks.Result(std::move(checked));
 }
 
 absl::Status CheckGetServerInfo(const v1::GetServerInfoRequest& request) { return RefuseUnserved(request); }

@@ -245,6 +245,24 @@ TEST(ValidateAdminTest, NamesAlone) {
   EXPECT_TRUE(CheckGetServerInfo({}).ok());
 }
 
+// A list of replicas has a size within bounds, and goes on only behind a token of its own.
+TEST(ValidateAdminTest, ListReplicas) {
+  v1::ListReplicasRequest request;
+  EXPECT_EQ(CheckListReplicas(request)->page_size, kPageSizeDefault);
+  EXPECT_EQ(CheckListReplicas(request)->after, "");
+  request.set_page_size(kPageSizeMax);
+  request.set_page_token(EncodePageToken(kReplicasList, "rX"));
+  EXPECT_EQ(CheckListReplicas(request)->page_size, kPageSizeMax);
+  EXPECT_EQ(CheckListReplicas(request)->after, "rX");
+  request.set_page_token(EncodePageToken("default/queues", "rX"));
+  EXPECT_EQ(ErrorOf(CheckListReplicas(request).status()), "INVALID_FIELD page_token");
+  request.clear_page_token();
+  for (const int size : {-1, kPageSizeMax + 1}) {
+    request.set_page_size(size);
+    EXPECT_EQ(ErrorOf(CheckListReplicas(request).status()), "INVALID_FIELD page_size");
+  }
+}
+
 // The first setting that differs is named, for OTHER_SETTINGS.
 TEST(ValidateAdminTest, FirstDifference) {
   EXPECT_EQ(FirstDifference(QueueSettings{}, QueueSettings{}), "");

@@ -525,6 +525,25 @@ class ServedTest(ServerTest):
         self.assertEqual(info.limits["request_messages"], 4096)
         self.assertEqual(info.replica, self.consume(self.name).opened.replica)
 
+    # A page token is given by the server; here there is one replica, so none is given. tests/integration/replicas_test.py
+    # turns pages.
+    @shows("ListReplicas.page_size", "ListReplicas.page_token")
+    def test_list_replicas(self):
+        info = self.client.cluster.GetServerInfo(cluster_pb2.GetServerInfoRequest(), timeout=20)
+        list_replicas = self.client.cluster.ListReplicas
+        answer = list_replicas(cluster_pb2.ListReplicasRequest(page_size=1), timeout=20)
+        self.assertEqual([replica.name for replica in answer.replicas], [info.replica])
+        self.assertEqual((answer.replicas[0].version, answer.next_page_token), (info.version, ""))
+        self.assert_refused(lambda: list_replicas(cluster_pb2.ListReplicasRequest(page_size=1001), timeout=20),
+                            "INVALID_ARGUMENT", "INVALID_FIELD", field="page_size")
+        self.assert_refused(lambda: list_replicas(cluster_pb2.ListReplicasRequest(page_token="pX"), timeout=20),
+                            "INVALID_ARGUMENT", "INVALID_FIELD", field="page_token")
+        self.client.enqueue(self.name, "x")
+
+        def owned():
+            return list_replicas(cluster_pb2.ListReplicasRequest(), timeout=20).replicas[0].sources_owned
+        until(lambda: owned() > 0, "it owns the queue")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -117,9 +117,18 @@ class StartupTest(unittest.TestCase):
         for flags, words in ((["--drain-timeout", "soon"], "'soon' is not a time"),
                              (["--drain-timeout", "0s"], "out of bounds: it is 1s to 1h"),
                              (["--listen", "7411"], "'7411' is not host:port"),
+                             (["--advertise", "me:0"], "'me:0' is not host:port (such as 10.0.0.5:7411)"),
                              (["--zookeeper", "nowhere"], "'nowhere' is not host:port"),
                              (["--config", "/nowhere/at/all"], "/nowhere/at/all")):
             self.assertIn(words, self.complaint(*flags, code=2))
+
+    # Every address cannot be advertised, since nobody can connect to it; the line says what to type.
+    def test_advertising_every_address(self):
+        for host in ("0.0.0.0", "[::]"):
+            self.assertEqual(self.complaint("--listen", "0.0.0.0:0", "--advertise", f"{host}:7500", code=2),
+                             f"postkeeperd: --advertise {host}:7500 means every address, and nobody can connect to that. "
+                             "Name one by which the other replicas reach this host (such as --advertise 10.0.0.5:7500), "
+                             "or leave it out")
 
     # Where the data cannot be, the line says so and what to do.
     def test_bad_data_directory(self):

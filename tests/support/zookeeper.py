@@ -41,7 +41,7 @@ class Zookeeper:
         configuration = self.folder / "zoo.cfg"
         configuration.write_text(f"tickTime=500\ndataDir={self.folder}/data\nclientPort={self.port}\n"
                                  "clientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\n"
-                                 "4lw.commands.whitelist=srvr\n")
+                                 "4lw.commands.whitelist=srvr,dump\n")
         with open(self.folder / "output", "ab") as out:
             # A killed process leaves its writes with the kernel, so tests need no fsync.
             self.process = subprocess.Popen(
@@ -61,16 +61,31 @@ class Zookeeper:
             raise RuntimeError(f"java ended with {self.process.returncode}:\n{(self.folder / 'output').read_text()}")
         return self.serves()
 
+    def ask(self, command):
+        """The answer to one of ZooKeeper's four-letter commands."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+            connection.sendall(command.encode())
+            answer = b""
+            while part := connection.recv(4096):
+                answer += part
+            return answer.decode()
+
     def serves(self):
         try:
-            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
-                connection.sendall(b"srvr")
-                answer = b""
-                while part := connection.recv(4096):
-                    answer += part
-                return b"Mode: " in answer
+            return "Mode: " in self.ask("srvr")
         except OSError:
             return False
+
+    def ephemerals(self):
+        """The paths of all ephemerals, by session; sessions without any are left out."""
+        found = {}
+        _, _, listed = self.ask("dump").partition("Sessions with Ephemerals")
+        for line in listed.splitlines()[1:]:
+            if line.startswith("0x"):
+                session = found.setdefault(line.strip().rstrip(":"), [])
+            elif line.startswith("\t/"):
+                session.append(line.strip())
+        return found
 
     def kill(self):
         """As a crash does."""
