@@ -215,7 +215,7 @@ TEST_F(CliConsumeTest, OutlastsARestartOfTheServer) {
   EXPECT_TRUE(server_.WaitUntil([](const FakeState& state) { return state.extended_tokens >= 1; }));
   OpenGate();
   server_.AddMessages("q", {"b"});
-  EXPECT_TRUE(WaitUntilSettled(2));
+  EXPECT_TRUE(WaitUntilSettled(2)) << run_->err();
   EXPECT_EQ(run_->Join().exit_code(), 0) << run_->err();
   server_.With([](FakeState& state) {
     EXPECT_EQ(state.queues["q"][0].attempt, 1);

@@ -318,7 +318,8 @@ class FakeServer::Impl::Messages : public v1::MessageService::Service {
           impl_.changed.wait_for(lock, kTick);
         }
       }
-      const bool is_done = has_ended_ && !is_broken_;
+      // A stream that breaks ends for the reader, too; only a half-close releases.
+      const bool is_done = has_ended_ && !is_broken_ && !impl_.is_stopping && !context_->IsCancelled();
       if (is_done) Release();
       lock.unlock();
       if (!is_done) context_->TryCancel();
