@@ -151,6 +151,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<absl::Status> Delete();
   // True while this replica owns the log and has begun to dispatch.
   bool is_serving() const { return ownership_->is_held(); }
+  // Of the ownership that this replica has, or had last.
+  std::int64_t epoch() const { return ownership_->held().epoch; }
   // OK when it is serving; waits for it, at most `timeout`. ZOOKEEPER_UNAVAILABLE, NO_OWNER, QUEUE_NOT_FOUND.
   Task<absl::Status> WaitUntilServing(Duration timeout);
   // The ZooKeeper session has changed its state. Thread-safe.
@@ -254,7 +256,14 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void CountGiven(const std::vector<Dispatcher::Grant>& grants);
 
   // queue_settle.cc: what consumers say.
-  Task<absl::Status> WaitUntilRead(const SettleOrders& orders);
+  struct Named {
+    Position last;
+    std::uint64_t last_epoch = 0;
+  };
+  // The last position and epoch in the tokens of `orders`.
+  Named NamedBy(const SettleOrders& orders) const;
+  Task<absl::Status> WaitUntilRead(Position last);
+  Task<absl::Status> ConfirmOwnership();
   std::optional<LeaseToken> Admit(const std::string& token, Settling& settling);
   bool AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling);
   static void Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail);

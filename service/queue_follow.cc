@@ -49,7 +49,11 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
       Dispatch();
       break;
     case LogReader::Step::Kind::kHole:
-      MeetHole(at);
+      if (!cursor_->settled().IsBatchSettled(at)) {
+        if (absl::Status status = co_await ConfirmOwnership(); !status.ok()) co_return status;
+        if (reign != reign_) co_return absl::OkStatus();
+        MeetHole(at);
+      }
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kNextSegment:
@@ -123,9 +127,8 @@ Dispatcher::Outcome QueueEngine::AdoptLease(Position position, const Adopted& ad
   return outcome;
 }
 
-// A batch that was in the log and is not there any more. For a settled one that is as it should be.
+// A batch that was in the log and is not there any more, although it is not settled, and nobody else has the log.
 void QueueEngine::MeetHole(Position at) {
-  if (cursor_->settled().IsBatchSettled(at)) return;
   ++context_.corruptions;
   LogError("a batch is missing although nothing says that it was settled",
            {{"queue", full_name_}, {"position", at.DebugString()}});
@@ -163,6 +166,8 @@ Task<absl::Status> QueueEngine::SkipGoneSegment() {
   if (!first.ok()) co_return first.status();
   if (*first <= followed_.segment()) co_return absl::OkStatus();  // it was a passing view; read again
   if (!cursor_->settled().IsBatchSettled(followed_)) {
+    if (absl::Status status = co_await ConfirmOwnership(); !status.ok()) co_return status;
+    if (reign != reign_) co_return absl::OkStatus();
     ++context_.corruptions;
     LogError("a segment is missing although nothing says that it was settled",
              {{"queue", full_name_}, {"position", followed_.DebugString()}});

@@ -19,8 +19,12 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
   if (!ownership_->is_held()) {
     if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
   }
+  const Named named = NamedBy(orders);
+  if (named.last_epoch > static_cast<std::uint64_t>(ownership_->held().epoch)) {
+    if (absl::Status status = co_await ConfirmOwnership(); !status.ok()) co_return status;
+  }
   if (!has_reached_tail_) {
-    if (absl::Status status = co_await WaitUntilRead(orders); !status.ok()) co_return status;
+    if (absl::Status status = co_await WaitUntilRead(named.last); !status.ok()) co_return status;
   }
   Settling settling;
   SettleAcks(orders.ack_tokens, settling);
@@ -35,18 +39,24 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
   co_return std::move(settling.failures);
 }
 
-// After a take-over a token may come before its message has been read again.
-Task<absl::Status> QueueEngine::WaitUntilRead(const SettleOrders& orders) {
-  Position last;
-  auto look = [&last, this](const std::vector<std::string>& tokens) {
+QueueEngine::Named QueueEngine::NamedBy(const SettleOrders& orders) const {
+  Named named;
+  auto look = [&named, this](const std::vector<std::string>& tokens) {
     for (const std::string& text : tokens) {
       const std::optional<LeaseToken> token = DecodeLeaseToken(text);
-      if (token && token->source == entry_.uid) last = std::max(last, token->position);
+      if (!token || token->source != entry_.uid) continue;
+      named.last = std::max(named.last, token->position);
+      named.last_epoch = std::max(named.last_epoch, token->epoch);
     }
   };
   look(orders.ack_tokens);
   for (const CheckedNacks& nacks : orders.nacks) look(nacks.lease_tokens);
   for (const CheckedExtensions& extensions : orders.extensions) look(extensions.lease_tokens);
+  return named;
+}
+
+// After a take-over a token may come before its message has been read again.
+Task<absl::Status> QueueEngine::WaitUntilRead(Position last) {
   const Instant deadline = context_.environment.Now() + kReadPatience;
   while (!has_reached_tail_ && last >= followed_) {
     const Instant now = context_.environment.Now();
@@ -54,6 +64,21 @@ Task<absl::Status> QueueEngine::WaitUntilRead(const SettleOrders& orders) {
     co_await follow_progress_.WaitFor(std::min<Duration>(deadline - now, std::chrono::milliseconds(100)));
   }
   co_return absl::OkStatus();
+}
+
+// Something does not fit to what this owner knows. Perhaps it was deposed and has not heard of it: then the log is
+// given up, and the answer is NO_OWNER.
+Task<absl::Status> QueueEngine::ConfirmOwnership() {
+  const OwnerView held = ownership_->held();
+  const std::uint64_t reign = reign_;
+  const absl::StatusOr<OwnerView> owner = co_await ReadOwner(context_.client, context_.layout, entry_.uid);
+  if (absl::IsNotFound(owner.status())) co_return NotFound();
+  if (!owner.ok()) co_return owner.status();
+  const bool is_ours = owner->state == OwnerView::State::kProcess && owner->process == context_.process;
+  if (reign == reign_ && (is_ours || owner->version <= held.version)) co_return absl::OkStatus();
+  absl::Status lost = MakeError(Reason::kNoOwner, "another replica has taken the log");
+  if (reign == reign_) ownership_->Lose(lost);
+  co_return lost;
 }
 
 void QueueEngine::Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail) {
