@@ -122,6 +122,20 @@ void LogOwnership::Lose(absl::Status why) {
   wake_.Notify();
 }
 
+Task<absl::Status> LogOwnership::Confirm() {
+  const std::shared_ptr<LogOwnership> self = shared_from_this();
+  const std::int64_t epoch = held_.epoch;
+  const absl::StatusOr<OwnerView> owner = co_await ReadOwner(context_.client, context_.layout, log_);
+  if (!owner.ok()) co_return owner.status();
+  // Under a new session it is taken again by this process; that is no change.
+  const bool is_ours = owner->state == OwnerView::State::kProcess && owner->process == context_.process;
+  const bool is_unchanged = is_ours || owner->version <= held_.version;
+  if (is_held_ && held_.epoch >= epoch && is_unchanged) co_return absl::OkStatus();
+  absl::Status lost = MakeError(Reason::kNoOwner, "another replica has taken the log");
+  if (held_.epoch == epoch) Lose(lost);
+  co_return lost;
+}
+
 void LogOwnership::Stop() {
   is_stopped_ = true;
   is_held_ = false;

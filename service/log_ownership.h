@@ -40,11 +40,15 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   void OnSessionChange();
   // The engine has found that the log is not ours, or its memory not right: on_lost is called, and it is taken again.
   void Lose(absl::Status why);
+  // Something does not fit to what the engine knows: perhaps it was deposed and has not heard of it. Then the log is
+  // given up as by Lose, and the answer is NO_OWNER. NOT_FOUND, ZOOKEEPER_UNAVAILABLE: it could not be asked.
+  Task<absl::Status> Confirm();
   // No calls to the listener after this.
   void Stop();
 
   bool is_held() const { return is_held_; }
   bool is_gone() const { return is_gone_; }
+  // What is held, or was held last.
   const OwnerView& held() const { return held_; }
 
   // OK when the log is held; waits at most `timeout`, and not long while ZooKeeper does not answer.

@@ -263,7 +263,6 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // The last position and epoch in the tokens of `orders`.
   Named NamedBy(const SettleOrders& orders) const;
   Task<absl::Status> WaitUntilRead(Position last);
-  Task<absl::Status> ConfirmOwnership();
   std::optional<LeaseToken> Admit(const std::string& token, Settling& settling);
   bool AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling);
   static void Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail);

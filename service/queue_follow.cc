@@ -50,7 +50,7 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
       break;
     case LogReader::Step::Kind::kHole:
       if (!cursor_->settled().IsBatchSettled(at)) {
-        if (absl::Status status = co_await ConfirmOwnership(); !status.ok()) co_return status;
+        if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
         if (reign != reign_) co_return absl::OkStatus();
         MeetHole(at);
       }
@@ -166,7 +166,7 @@ Task<absl::Status> QueueEngine::SkipGoneSegment() {
   if (!first.ok()) co_return first.status();
   if (*first <= followed_.segment()) co_return absl::OkStatus();  // it was a passing view; read again
   if (!cursor_->settled().IsBatchSettled(followed_)) {
-    if (absl::Status status = co_await ConfirmOwnership(); !status.ok()) co_return status;
+    if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
     if (reign != reign_) co_return absl::OkStatus();
     ++context_.corruptions;
     LogError("a segment is missing although nothing says that it was settled",

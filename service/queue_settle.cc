@@ -21,9 +21,9 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
   }
   const Named named = NamedBy(orders);
   if (named.last_epoch > static_cast<std::uint64_t>(ownership_->held().epoch)) {
-    if (absl::Status status = co_await ConfirmOwnership(); !status.ok()) co_return status;
+    if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
   }
-  if (!has_reached_tail_) {
+  if (named.last >= followed_) {
     if (absl::Status status = co_await WaitUntilRead(named.last); !status.ok()) co_return status;
   }
   Settling settling;
@@ -55,30 +55,23 @@ QueueEngine::Named QueueEngine::NamedBy(const SettleOrders& orders) const {
   return named;
 }
 
-// After a take-over a token may come before its message has been read again.
+// A token may come before its message has been read here: after a take-over, or when a replica that does not know yet
+// that it was deposed has appended and delivered the message.
 Task<absl::Status> QueueEngine::WaitUntilRead(Position last) {
+  const bool is_behind_tail = has_reached_tail_;
+  if (is_behind_tail) {
+    const absl::StatusOr<Position> tail = co_await reader_->FindTail();
+    if (!tail.ok()) co_return tail.status();
+    if (last >= *tail) co_return absl::OkStatus();  // there is no such message
+    reader_->Ring();
+  }
   const Instant deadline = context_.environment.Now() + kReadPatience;
-  while (!has_reached_tail_ && last >= followed_) {
+  while (last >= followed_ && (is_behind_tail || !has_reached_tail_)) {
     const Instant now = context_.environment.Now();
     if (now >= deadline || !ownership_->is_held()) co_return StillBeingRead();
     co_await follow_progress_.WaitFor(std::min<Duration>(deadline - now, std::chrono::milliseconds(100)));
   }
   co_return absl::OkStatus();
-}
-
-// Something does not fit to what this owner knows. Perhaps it was deposed and has not heard of it: then the log is
-// given up, and the answer is NO_OWNER.
-Task<absl::Status> QueueEngine::ConfirmOwnership() {
-  const OwnerView held = ownership_->held();
-  const std::uint64_t reign = reign_;
-  const absl::StatusOr<OwnerView> owner = co_await ReadOwner(context_.client, context_.layout, entry_.uid);
-  if (absl::IsNotFound(owner.status())) co_return NotFound();
-  if (!owner.ok()) co_return owner.status();
-  const bool is_ours = owner->state == OwnerView::State::kProcess && owner->process == context_.process;
-  if (reign == reign_ && (is_ours || owner->version <= held.version)) co_return absl::OkStatus();
-  absl::Status lost = MakeError(Reason::kNoOwner, "another replica has taken the log");
-  if (reign == reign_) ownership_->Lose(lost);
-  co_return lost;
 }
 
 void QueueEngine::Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail) {

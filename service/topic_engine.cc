@@ -82,6 +82,7 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   kept_.clear();
   messages_ = 0;
   bytes_ = 0;
+  trimming_to_ = Position();
   has_reached_tail_ = false;
   newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
   SetBeginning(*head, first_segment_);
@@ -114,14 +115,21 @@ void TopicEngine::SetBeginning(Position kept_from, std::uint64_t first_segment) 
 }
 
 // Nothing is kept yet, and the first batch is not there. The head stands behind its last message, since both went in
-// one write; anything else is damage, and whoever stands before it is told that messages are missing.
-void TopicEngine::StepOverHole(Position hole, Position next) {
+// one write; anything else is damage, and whoever stands before it is told that messages are missing. Unless this
+// replica was deposed, and the new owner has trimmed.
+Task<absl::Status> TopicEngine::StepOverHole(Position hole, Position next) {
+  if (kept_from_ <= hole) {
+    const std::uint64_t reign = reign_;
+    if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
+    if (reign != reign_) co_return absl::OkStatus();
+  }
   oldest_ = next;
-  if (kept_from_ > hole) return;
+  if (kept_from_ > hole) co_return absl::OkStatus();
   ++context_.corruptions;
   LogError("a batch is missing although nothing says that it was trimmed",
            {{"topic", full_name_}, {"position", hole.DebugString()}});
   kept_from_ = next;
+  co_return absl::OkStatus();
 }
 
 void TopicEngine::OnLost(absl::Status why) {
@@ -172,7 +180,10 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kHole:
-      if (kept_.empty()) StepOverHole(at, step->next);
+      if (kept_.empty()) {
+        if (absl::Status status = co_await StepOverHole(at, step->next); !status.ok()) co_return status;
+        if (reign != reign_) co_return absl::OkStatus();
+      }
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kNextSegment:
@@ -304,10 +315,7 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
     co_await grown_.WaitFor(kRetryPause);
   }
   if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
-  if (is_behind() || !ownership_->is_held()) {
-    co_return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
-                        {.resource = full_name_});
-  }
+  if (is_behind() || !ownership_->is_held()) co_return StillBeingRead();
   Step step;
   if (std::holds_alternative<StartLatest>(start)) {
     step.position = last_message_;
@@ -316,7 +324,9 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   } else if (const StartAfter* after = std::get_if<StartAfter>(&start)) {
     absl::StatusOr<Position> position = PositionOf(*after, entry_.uid, full_name_);
     if (!position.ok()) co_return position.status();
-    if (*position > last_message_ && *position >= followed_) {
+    const absl::StatusOr<bool> is_there = co_await IsInLog(*position, deadline);
+    if (!is_there.ok()) co_return is_there.status();
+    if (!*is_there) {
       co_return MakeError(Reason::kMalformedPosition, Cat("topic ", full_name_, " has no such position yet"),
                           {.resource = full_name_, .field = "start.after"});
     }
@@ -329,6 +339,26 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   }
   step.tail = std::max(last_message_, step.position);
   co_return step;
+}
+
+// A position that was given somewhere. One that is not read here yet was perhaps given by another replica.
+Task<absl::StatusOr<bool>> TopicEngine::IsInLog(Position position, Instant deadline) {
+  const auto is_read = [&] { return position <= last_message_ || position < followed_; };
+  if (is_read()) co_return true;
+  const absl::StatusOr<Position> tail = co_await reader_->FindTail();
+  if (!tail.ok()) co_return tail.status();
+  if (position >= *tail) co_return false;
+  reader_->Ring();
+  while (!is_read() && !is_draining_ && ownership_->is_held() && context_.environment.Now() < deadline) {
+    co_await grown_.WaitFor(kRetryPause);
+  }
+  if (is_read()) co_return true;
+  co_return StillBeingRead();
+}
+
+absl::Status TopicEngine::StillBeingRead() const {
+  return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
+                   {.resource = full_name_});
 }
 
 // One process's batches stand in the log in the order of their generation and version.
@@ -466,6 +496,7 @@ Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
     co_return false;
   }
   const Position oldest = count < kept_.size() ? kept_[count].position : followed_;
+  trimming_to_ = kept_from;
   std::vector<Position> deletes;
   for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
   while (true) {
@@ -569,7 +600,9 @@ Task<void> TopicEngine::Close(Duration timeout) {
   if (ownership_->is_held()) {
     std::vector<zk::Op> ops;
     ops.push_back(LetGoOp(context_.layout, entry_.uid, ownership_->held()));
-    ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    // A trim may be in of which the reply is still to come: the head never goes back.
+    const Position kept_from = std::max(kept_from_, trimming_to_);
+    ops.push_back(HeadOp(kept_from, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
     ownership_->Stop();
     co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
   }
