@@ -4,6 +4,7 @@
 #include <asio/post.hpp>
 
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 namespace {
@@ -94,7 +95,10 @@ Task<void> LogOwnership::Retake() {
   const bool is_known = owner.ok() || absl::IsNotFound(owner.status());
   if (!is_known) co_return;
   // Only this object writes this process into the record, so nobody had the log since we took it.
-  if (!owner.ok() || owner->state != OwnerView::State::kProcess || owner->process != context_.process) {
+  const bool is_careless = IsMutated(Mutation::kForgetToRetake);
+  if (is_careless) {
+    // Taken again below, whoever had it.
+  } else if (!owner.ok() || owner->state != OwnerView::State::kProcess || owner->process != context_.process) {
     Lose(MakeError(Reason::kNoOwner, "another replica has taken it"));
     co_return;
   }
@@ -105,7 +109,7 @@ Task<void> LogOwnership::Retake() {
     if (HasReason(taken.status(), Reason::kNoOwner) || absl::IsNotFound(taken.status())) Lose(taken.status());
     co_return;
   }
-  if (taken->epoch != owner->epoch + 1) {
+  if (!is_careless && taken->epoch != owner->epoch + 1) {
     Lose(MakeError(Reason::kNoOwner, "another replica had it for a while"));
     co_return;
   }

@@ -4,6 +4,7 @@
 #include "service/logging.h"
 #include "service/queue_engine.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 namespace {
@@ -101,6 +102,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
       message.number = notes.number;
       message.attempts = static_cast<std::int32_t>(notes.attempts);
       due = std::max(due, notes.due);
+      if (IsMutated(Mutation::kForgetDelayed) && !has_reached_tail_ && notes.due > wall_now) continue;
     }
     message.bytes = static_cast<std::int32_t>(batch.message(i).size());
     message.due = due > wall_now ? std::optional<Instant>(now + (due - wall_now)) : std::nullopt;
@@ -116,6 +118,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
 
 void QueueEngine::AdoptHandedOverLeases() {
   std::vector<Cursor::HandedOverLease> leases = cursor_->handed_over();
+  if (IsMutated(Mutation::kLoseHandedOverLease)) leases.clear();
   std::sort(leases.begin(), leases.end(), [](const auto& a, const auto& b) { return a.position < b.position; });
   handed_over_.assign(leases.begin(), leases.end());
 }

@@ -3,6 +3,7 @@
 
 #include "service/queue_engine.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -31,7 +32,9 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
   for (const CheckedNacks& nacks : orders.nacks) SettleNacks(nacks, settling);
   for (const CheckedExtensions& extensions : orders.extensions) SettleExtensions(extensions, settling);
   Dispatch();
-  if (!settling.changes.empty()) {
+  if (!settling.changes.empty() && IsMutated(Mutation::kAckBeforeWrite)) {
+    cursor_->Write(std::move(settling.changes), [](const absl::Status&) {});
+  } else if (!settling.changes.empty()) {
     if (absl::Status status = co_await cursor_->WriteAndWait(std::move(settling.changes)); !status.ok()) {
       co_return status;
     }

@@ -7,6 +7,7 @@
 #include "postkeeper/storage/v1/records.pb.h"
 #include "service/logging.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -393,7 +394,9 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
   while (true) {
     if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
     if (is_deleted_ || ownership_->is_gone()) co_return NotFound();
-    if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok()) co_return status;
+    if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok() && !IsMutated(Mutation::kSilentGap)) {
+      co_return status;
+    }
     next = std::max(next, oldest_);  // from kept_from_ to there are no messages
     if (next.BatchStart() >= followed_) {
       const Instant now = context_.environment.Now();
@@ -422,11 +425,18 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
       const absl::StatusOr<Position> head = co_await ReadHead();
       if (!head.ok()) co_return head.status();
       if (*head <= start) {
+        // Behind the last message of a segment that went with it nothing is missing.
+        const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
+        if (!first.ok()) co_return first.status();
+        if (*first > start.segment() && head->segment() == start.segment()) {
+          next = start.NextSegment();
+          continue;
+        }
         co_return MakeError(Reason::kStoreCorrupt,
                             Cat("topic ", full_name_, " misses a batch at ", start.DebugString()),
                             {.resource = full_name_, .path = context_.layout.Batch(entry_.uid, start)});
       }
-      if (*head > next) co_return Trimmed(*head);
+      if (*head > next && !IsMutated(Mutation::kSilentGap)) co_return Trimmed(*head);
       next = read->kind == LogReader::Step::Kind::kHole ? read->next : start.NextSegment();
     }
   }
@@ -499,6 +509,7 @@ Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
   trimming_to_ = kept_from;
   std::vector<Position> deletes;
   for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
+  if (IsMutated(Mutation::kTrimTooMuch) && count < kept_.size()) deletes.push_back(kept_[count].position);
   while (true) {
     std::vector<zk::Op> ops;
     const OwnerView held = ownership_->held();
@@ -600,9 +611,10 @@ Task<void> TopicEngine::Close(Duration timeout) {
   if (ownership_->is_held()) {
     std::vector<zk::Op> ops;
     ops.push_back(LetGoOp(context_.layout, entry_.uid, ownership_->held()));
-    // A trim may be in of which the reply is still to come: the head never goes back.
-    const Position kept_from = std::max(kept_from_, trimming_to_);
-    ops.push_back(HeadOp(kept_from, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    // A trim may be in of which the reply is still to come: then the store knows better than we do.
+    if (trimming_to_ <= kept_from_ || IsMutated(Mutation::kHeadGoesBack)) {
+      ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    }
     ownership_->Stop();
     co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
   }

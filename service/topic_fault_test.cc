@@ -15,7 +15,7 @@ TEST_P(TopicFaultTest, PromisesHoldUnderFaults) {
   EXPECT_THAT(RunHistory<TopicHistory>(static_cast<std::uint64_t>(GetParam())), testing::IsEmpty());
 }
 
-INSTANTIATE_TEST_SUITE_P(Seeds, TopicFaultTest, testing::Range(1, 1 + FaultSeedCount()));
+INSTANTIATE_TEST_SUITE_P(Seeds, TopicFaultTest, FaultSeeds());
 
 }  // namespace
 }  // namespace postkeeper

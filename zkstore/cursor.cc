@@ -5,6 +5,7 @@
 
 #include "postkeeper/storage/v1/records.pb.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -194,8 +195,8 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
   }
   SettledSet::Changes changes = settled_.Encode(record, kDeletedPartsMax);
 
-  write.ops.push_back(leases == nullptr ? zk::Op::Check(layout_.Owner(log_), held_.version)
-                                        : LetGoOp(layout_, log_, held_));
+  const std::int32_t fence = IsMutated(Mutation::kSkipOwnerFence) ? zk::kAnyVersion : held_.version;
+  write.ops.push_back(leases == nullptr ? zk::Op::Check(layout_.Owner(log_), fence) : LetGoOp(layout_, log_, held_));
   if (!generation_) {
     write.starts_generation = true;
     generation_ = 1;
@@ -286,7 +287,8 @@ Task<void> Cursor::AnswerByFate(Frozen& write) {
   const absl::Status unknown =
       MakeError(Reason::kOutcomeUnknown, "this replica lost the log before ZooKeeper said whether the write is in");
   std::optional<WriteFate> fate;
-  if (!write.has_unknown_copy && !is_abandoned_) fate = WriteFate::kNotIn;
+  if (IsMutated(Mutation::kDeposedSaysOk)) fate = WriteFate::kIn;
+  if (!fate && !write.has_unknown_copy && !is_abandoned_) fate = WriteFate::kNotIn;
   CursorState made;
   made.generation = generation_.value_or(0);
   made.version = write.starts_generation ? 0 : version_ + 1;

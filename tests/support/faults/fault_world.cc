@@ -22,9 +22,13 @@ bool IsAny(const zk::Request&) { return true; }
 
 }  // namespace
 
-int FaultSeedCount() {
-  const char* wanted = std::getenv("POSTKEEPER_FAULT_SEEDS");
-  return wanted == nullptr ? 48 : std::max(1, std::atoi(wanted));
+testing::internal::ParamGenerator<int> FaultSeeds() {
+  const auto number = [](const char* name, int otherwise) {
+    const char* wanted = std::getenv(name);
+    return wanted == nullptr ? otherwise : std::max(1, std::atoi(wanted));
+  };
+  const int first = number("POSTKEEPER_FAULT_FIRST_SEED", 1);
+  return testing::Range(first, first + number("POSTKEEPER_FAULT_SEEDS", 48));
 }
 
 FaultWorld::FaultWorld(std::uint64_t seed)

@@ -152,8 +152,8 @@ std::vector<std::string> RunHistory(std::uint64_t seed) {
   return violations;
 }
 
-// POSTKEEPER_FAULT_SEEDS, or 48.
-int FaultSeedCount();
+// POSTKEEPER_FAULT_SEEDS seeds (48) from POSTKEEPER_FAULT_FIRST_SEED (1) on.
+testing::internal::ParamGenerator<int> FaultSeeds();
 
 }  // namespace postkeeper
 
