@@ -10,6 +10,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "service/dispatcher_entry.h"
 #include "service/slab.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 namespace {
@@ -305,7 +306,11 @@ std::vector<Dispatcher::Grant> Dispatcher::Impl::Take(const Demand& demand, Inst
     entry.delivered = now_;
     entry.is_given_up = false;
     entry.was_given_out = true;
-    MakeLeased(reference, deadline, demand.holder);
+    if (IsMutated(Mutation::kGiveTwice) && entry.number == 1) {
+      MakeDelayed(reference, Later(now_, std::chrono::milliseconds(1)));
+    } else {
+      MakeLeased(reference, deadline, demand.holder);
+    }
     grants.push_back(GrantOf(reference));
   }
   return grants;
@@ -314,7 +319,8 @@ std::vector<Dispatcher::Grant> Dispatcher::Impl::Take(const Demand& demand, Inst
 Dispatcher::Outcome Dispatcher::Impl::Find(Position position, std::uint32_t number, Index::iterator* found) {
   const auto at = index_.find(position);
   if (at == index_.end()) return Outcome::kAlreadySettled;
-  if (number == 0 || number != entries_[at->second].number) return Outcome::kStaleLease;
+  const bool is_latest = number == entries_[at->second].number || IsMutated(Mutation::kAcceptStaleToken);
+  if (number == 0 || !is_latest) return Outcome::kStaleLease;
   *found = at;
   return Outcome::kOk;
 }

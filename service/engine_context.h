@@ -14,6 +14,7 @@
 #include "zkstore/environment.h"
 #include "zkstore/layout.h"
 #include "zkstore/log_appender.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 
@@ -49,6 +50,7 @@ struct EngineContext {
   // False when ZooKeeper has not answered for so long that another replica may own our logs: nothing is handed out then
   // (self-fence: two thirds of the session's timeout, counted from the sending of the last answered request).
   bool MayDispatch() const {
+    if (IsMutated(Mutation::kDispatchUnfenced)) return true;
     const zk::SessionEvent session = client.session();
     return session.state == zk::SessionState::kConnected &&
            environment.Now() - client.last_answered_sent_at() < session.timeout * 2 / 3;

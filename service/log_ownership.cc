@@ -4,6 +4,7 @@
 #include <asio/post.hpp>
 
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 namespace {
@@ -145,7 +146,10 @@ Task<void> LogOwnership::Retake() {
   const bool is_known = owner.ok() || absl::IsNotFound(owner.status());
   if (!is_known) co_return;
   // Only this object writes this process into the record, so nobody had the log since we took it.
-  if (!owner.ok() || owner->state != OwnerView::State::kProcess || owner->process != context_.process) {
+  const bool is_careless = IsMutated(Mutation::kForgetToRetake);
+  if (is_careless) {
+    // Taken again below, whoever had it.
+  } else if (!owner.ok() || owner->state != OwnerView::State::kProcess || owner->process != context_.process) {
     Lose(MakeError(Reason::kNoOwner, "another replica has taken it"));
     co_return;
   }
@@ -156,7 +160,7 @@ Task<void> LogOwnership::Retake() {
     if (HasReason(taken.status(), Reason::kNoOwner) || absl::IsNotFound(taken.status())) Lose(taken.status());
     co_return;
   }
-  if (taken->epoch != owner->epoch + 1) {
+  if (!is_careless && taken->epoch != owner->epoch + 1) {
     Lose(MakeError(Reason::kNoOwner, "another replica had it for a while"));
     co_return;
   }
@@ -171,6 +175,20 @@ void LogOwnership::Lose(absl::Status why) {
   why_not_ = why;
   listener_.on_lost(std::move(why));
   wake_.Notify();
+}
+
+Task<absl::Status> LogOwnership::Confirm() {
+  const std::shared_ptr<LogOwnership> self = shared_from_this();
+  const std::int64_t epoch = held_.epoch;
+  const absl::StatusOr<OwnerView> owner = co_await ReadOwner(context_.client, context_.layout, log_);
+  if (!owner.ok()) co_return owner.status();
+  // Under a new session it is taken again by this process; that is no change.
+  const bool is_ours = owner->state == OwnerView::State::kProcess && owner->process == context_.process;
+  const bool is_unchanged = is_ours || owner->version <= held_.version;
+  if (is_held_ && held_.epoch >= epoch && is_unchanged) co_return absl::OkStatus();
+  absl::Status lost = MakeError(Reason::kNoOwner, "another replica has taken the log");
+  if (held_.epoch == epoch) Lose(lost);
+  co_return lost;
 }
 
 void LogOwnership::Stop() {

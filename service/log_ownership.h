@@ -47,12 +47,16 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   void Look();
   // The engine has found that the log is not ours, or its memory not right: on_lost is called, and it is taken again.
   void Lose(absl::Status why);
+  // Something does not fit to what the engine knows: perhaps it was deposed and has not heard of it. Then the log is
+  // given up as by Lose, and the answer is NO_OWNER. NOT_FOUND, ZOOKEEPER_UNAVAILABLE: it could not be asked.
+  Task<absl::Status> Confirm();
   // No calls to the listener after this.
   void Stop();
 
   bool is_held() const { return is_held_; }
   // Thread-safe.
   bool is_gone() const { return is_gone_; }
+  // What is held, or was held last.
   const OwnerView& held() const { return held_; }
 
   // Waits at most `timeout` until it is known who works for the log. The address of another replica that is alive, as

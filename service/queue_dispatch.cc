@@ -5,6 +5,7 @@
 #include "service/logging.h"
 #include "service/queue_engine.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -197,7 +198,8 @@ void QueueEngine::HandLate(const Loading& loading, std::vector<Delivery> deliver
 Task<absl::StatusOr<std::vector<Delivery>>> QueueEngine::Prepare(Loading loading) {
   std::vector<Cursor::Change> notes;
   for (const Dispatcher::Grant& grant : loading.grants) {
-    if (grant.number >= 2) notes.push_back(NotesFor(grant.position));
+    const bool is_recorded = !IsMutated(Mutation::kUnrecordedNumber);
+    if (grant.number >= 2 && is_recorded) notes.push_back(NotesFor(grant.position));
   }
   if (absl::Status status = co_await cursor_->WriteAndWait(std::move(notes)); !status.ok()) co_return status;
   if (loading.reign != reign_) co_return MakeError(Reason::kNoOwner, "the queue was lost");

@@ -141,7 +141,7 @@ void QueueEngine::OnRetaken(const OwnerView& held) {
 void QueueEngine::OnLost(absl::Status why) {
   LogWarning("lost a queue", {{"queue", full_name_}, {"why", why.message()}});
   ++reign_;
-  cursor_->Abandon();
+  cursor_->Depose();
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
   ForgetGrants();
   reader_->Ring();

@@ -157,6 +157,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   bool is_gone() const { return ownership_->is_gone(); }
   // Where to go, if another replica works for this queue: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
+  // Of the ownership that this replica has, or had last.
+  std::int64_t epoch() const { return ownership_->held().epoch; }
   // OK when it is serving; waits for it, at most `timeout`. ZOOKEEPER_UNAVAILABLE, NO_OWNER, QUEUE_NOT_FOUND.
   Task<absl::Status> WaitUntilServing(Duration timeout);
   // The ZooKeeper session has changed its state. Thread-safe.
@@ -260,7 +262,13 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void CountGiven(const std::vector<Dispatcher::Grant>& grants);
 
   // queue_settle.cc: what consumers say.
-  Task<absl::Status> WaitUntilRead(const SettleOrders& orders);
+  struct Named {
+    Position last;
+    std::uint64_t last_epoch = 0;
+  };
+  // The last position and epoch in the tokens of `orders`.
+  Named NamedBy(const SettleOrders& orders) const;
+  Task<absl::Status> WaitUntilRead(Position last);
   std::optional<LeaseToken> Admit(const std::string& token, Settling& settling);
   bool AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling);
   static void Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail);

@@ -4,6 +4,7 @@
 #include "service/logging.h"
 #include "service/queue_engine.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 namespace {
@@ -49,7 +50,11 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
       Dispatch();
       break;
     case LogReader::Step::Kind::kHole:
-      MeetHole(at);
+      if (!cursor_->settled().IsBatchSettled(at)) {
+        if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
+        if (reign != reign_) co_return absl::OkStatus();
+        MeetHole(at);
+      }
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kNextSegment:
@@ -97,6 +102,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
       message.number = notes.number;
       message.attempts = static_cast<std::int32_t>(notes.attempts);
       due = std::max(due, notes.due);
+      if (IsMutated(Mutation::kForgetDelayed) && !has_reached_tail_ && notes.due > wall_now) continue;
     }
     message.bytes = static_cast<std::int32_t>(batch.message(i).size());
     message.due = due > wall_now ? std::optional<Instant>(now + (due - wall_now)) : std::nullopt;
@@ -112,6 +118,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
 
 void QueueEngine::AdoptHandedOverLeases() {
   std::vector<Cursor::HandedOverLease> leases = cursor_->handed_over();
+  if (IsMutated(Mutation::kLoseHandedOverLease)) leases.clear();
   std::sort(leases.begin(), leases.end(), [](const auto& a, const auto& b) { return a.position < b.position; });
   handed_over_.assign(leases.begin(), leases.end());
 }
@@ -123,9 +130,8 @@ Dispatcher::Outcome QueueEngine::AdoptLease(Position position, const Adopted& ad
   return outcome;
 }
 
-// A batch that was in the log and is not there any more. For a settled one that is as it should be.
+// A batch that was in the log and is not there any more, although it is not settled, and nobody else has the log.
 void QueueEngine::MeetHole(Position at) {
-  if (cursor_->settled().IsBatchSettled(at)) return;
   ++context_.corruptions;
   LogError("a batch is missing although nothing says that it was settled",
            {{"queue", full_name_}, {"position", at.DebugString()}});
@@ -163,6 +169,8 @@ Task<absl::Status> QueueEngine::SkipGoneSegment() {
   if (!first.ok()) co_return first.status();
   if (*first <= followed_.segment()) co_return absl::OkStatus();  // it was a passing view; read again
   if (!cursor_->settled().IsBatchSettled(followed_)) {
+    if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
+    if (reign != reign_) co_return absl::OkStatus();
     ++context_.corruptions;
     LogError("a segment is missing although nothing says that it was settled",
              {{"queue", full_name_}, {"position", followed_.DebugString()}});

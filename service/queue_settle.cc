@@ -3,6 +3,7 @@
 
 #include "service/queue_engine.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -18,15 +19,21 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
   if (!ownership_->is_held()) {
     if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
   }
-  if (!has_reached_tail_) {
-    if (absl::Status status = co_await WaitUntilRead(orders); !status.ok()) co_return status;
+  const Named named = NamedBy(orders);
+  if (named.last_epoch > static_cast<std::uint64_t>(ownership_->held().epoch)) {
+    if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
+  }
+  if (named.last >= followed_) {
+    if (absl::Status status = co_await WaitUntilRead(named.last); !status.ok()) co_return status;
   }
   Settling settling;
   SettleAcks(orders.ack_tokens, settling);
   for (const CheckedNacks& nacks : orders.nacks) SettleNacks(nacks, settling);
   for (const CheckedExtensions& extensions : orders.extensions) SettleExtensions(extensions, settling);
   Dispatch();
-  if (!settling.changes.empty()) {
+  if (!settling.changes.empty() && IsMutated(Mutation::kAckBeforeWrite)) {
+    cursor_->Write(std::move(settling.changes), [](const absl::Status&) {});
+  } else if (!settling.changes.empty()) {
     if (absl::Status status = co_await cursor_->WriteAndWait(std::move(settling.changes)); !status.ok()) {
       co_return status;
     }
@@ -34,20 +41,34 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
   co_return std::move(settling.failures);
 }
 
-// After a take-over a token may come before its message has been read again.
-Task<absl::Status> QueueEngine::WaitUntilRead(const SettleOrders& orders) {
-  Position last;
-  auto look = [&last, this](const std::vector<std::string>& tokens) {
+QueueEngine::Named QueueEngine::NamedBy(const SettleOrders& orders) const {
+  Named named;
+  auto look = [&named, this](const std::vector<std::string>& tokens) {
     for (const std::string& text : tokens) {
       const std::optional<LeaseToken> token = DecodeLeaseToken(text);
-      if (token && token->source == entry_.uid) last = std::max(last, token->position);
+      if (!token || token->source != entry_.uid) continue;
+      named.last = std::max(named.last, token->position);
+      named.last_epoch = std::max(named.last_epoch, token->epoch);
     }
   };
   look(orders.ack_tokens);
   for (const CheckedNacks& nacks : orders.nacks) look(nacks.lease_tokens);
   for (const CheckedExtensions& extensions : orders.extensions) look(extensions.lease_tokens);
+  return named;
+}
+
+// A token may come before its message has been read here: after a take-over, or when a replica that does not know yet
+// that it was deposed has appended and delivered the message.
+Task<absl::Status> QueueEngine::WaitUntilRead(Position last) {
+  const bool is_behind_tail = has_reached_tail_;
+  if (is_behind_tail) {
+    const absl::StatusOr<Position> tail = co_await reader_->FindTail();
+    if (!tail.ok()) co_return tail.status();
+    if (last >= *tail) co_return absl::OkStatus();  // there is no such message
+    reader_->Ring();
+  }
   const Instant deadline = context_.environment.Now() + kReadPatience;
-  while (!has_reached_tail_ && last >= followed_) {
+  while (last >= followed_ && (is_behind_tail || !has_reached_tail_)) {
     const Instant now = context_.environment.Now();
     if (now >= deadline || !ownership_->is_held()) co_return StillBeingRead();
     co_await follow_progress_.WaitFor(std::min<Duration>(deadline - now, std::chrono::milliseconds(100)));

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 
 namespace postkeeper {
 
@@ -54,7 +55,7 @@ void RequestIds::Finish(const std::string& request_id, const absl::StatusOr<Appe
   if (outcome.ok()) {
     entry.written = *outcome;
     written_.emplace_back(environment_.Now(), request_id);
-  } else if (HasReason(outcome.status(), Reason::kOutcomeUnknown)) {
+  } else if (HasReason(outcome.status(), Reason::kOutcomeUnknown) && !IsMutated(Mutation::kForgetRequestId)) {
     entry.is_unknown = true;
   } else {
     ids_.erase(found);  // not written: the next repeat writes

@@ -7,6 +7,7 @@
 #include "postkeeper/storage/v1/records.pb.h"
 #include "service/logging.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -86,6 +87,7 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   kept_.clear();
   messages_ = 0;
   bytes_ = 0;
+  trimming_to_ = Position();
   has_reached_tail_ = false;
   newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
   SetBeginning(*head, first_segment_);
@@ -118,14 +120,21 @@ void TopicEngine::SetBeginning(Position kept_from, std::uint64_t first_segment) 
 }
 
 // Nothing is kept yet, and the first batch is not there. The head stands behind its last message, since both went in
-// one write; anything else is damage, and whoever stands before it is told that messages are missing.
-void TopicEngine::StepOverHole(Position hole, Position next) {
+// one write; anything else is damage, and whoever stands before it is told that messages are missing. Unless this
+// replica was deposed, and the new owner has trimmed.
+Task<absl::Status> TopicEngine::StepOverHole(Position hole, Position next) {
+  if (kept_from_ <= hole) {
+    const std::uint64_t reign = reign_;
+    if (absl::Status status = co_await ownership_->Confirm(); !status.ok()) co_return status;
+    if (reign != reign_) co_return absl::OkStatus();
+  }
   oldest_ = next;
-  if (kept_from_ > hole) return;
+  if (kept_from_ > hole) co_return absl::OkStatus();
   ++context_.corruptions;
   LogError("a batch is missing although nothing says that it was trimmed",
            {{"topic", full_name_}, {"position", hole.DebugString()}});
   kept_from_ = next;
+  co_return absl::OkStatus();
 }
 
 void TopicEngine::OnLost(absl::Status why) {
@@ -176,7 +185,10 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kHole:
-      if (kept_.empty()) StepOverHole(at, step->next);
+      if (kept_.empty()) {
+        if (absl::Status status = co_await StepOverHole(at, step->next); !status.ok()) co_return status;
+        if (reign != reign_) co_return absl::OkStatus();
+      }
       followed_ = step->next;
       break;
     case LogReader::Step::Kind::kNextSegment:
@@ -186,8 +198,14 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
       const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
       if (reign != reign_) co_return absl::OkStatus();
       if (!first.ok()) co_return first.status();
+      if (kept_.empty() && *first > oldest_.segment()) {
+        // Perhaps a new owner has trimmed, of which this one does not know yet.
+        const absl::StatusOr<Position> head = co_await ReadHead();
+        if (reign != reign_) co_return absl::OkStatus();
+        if (!head.ok()) co_return head.status();
+        SetBeginning(std::max(kept_from_, *head), *first);
+      }
       followed_ = std::max(followed_, Position(*first, 0, 0));
-      if (kept_.empty() && *first > oldest_.segment()) SetBeginning(kept_from_, *first);
       break;
     }
     case LogReader::Step::Kind::kAtTail:
@@ -308,10 +326,7 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
     co_await grown_.WaitFor(kRetryPause);
   }
   if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
-  if (is_behind() || !ownership_->is_held()) {
-    co_return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
-                        {.resource = full_name_});
-  }
+  if (is_behind() || !ownership_->is_held()) co_return StillBeingRead();
   Step step;
   if (std::holds_alternative<StartLatest>(start)) {
     step.position = last_message_;
@@ -320,7 +335,9 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   } else if (const StartAfter* after = std::get_if<StartAfter>(&start)) {
     absl::StatusOr<Position> position = PositionOf(*after, entry_.uid, full_name_);
     if (!position.ok()) co_return position.status();
-    if (*position > last_message_ && *position >= followed_) {
+    const absl::StatusOr<bool> is_there = co_await IsInLog(*position, deadline);
+    if (!is_there.ok()) co_return is_there.status();
+    if (!*is_there) {
       co_return MakeError(Reason::kMalformedPosition, Cat("topic ", full_name_, " has no such position yet"),
                           {.resource = full_name_, .field = "start.after"});
     }
@@ -333,6 +350,26 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   }
   step.tail = std::max(last_message_, step.position);
   co_return step;
+}
+
+// A position that was given somewhere. One that is not read here yet was perhaps given by another replica.
+Task<absl::StatusOr<bool>> TopicEngine::IsInLog(Position position, Instant deadline) {
+  const auto is_read = [&] { return position <= last_message_ || position < followed_; };
+  if (is_read()) co_return true;
+  const absl::StatusOr<Position> tail = co_await reader_->FindTail();
+  if (!tail.ok()) co_return tail.status();
+  if (position >= *tail) co_return false;
+  reader_->Ring();
+  while (!is_read() && !is_draining_ && ownership_->is_held() && context_.environment.Now() < deadline) {
+    co_await grown_.WaitFor(kRetryPause);
+  }
+  if (is_read()) co_return true;
+  co_return StillBeingRead();
+}
+
+absl::Status TopicEngine::StillBeingRead() const {
+  return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
+                   {.resource = full_name_});
 }
 
 // One process's batches stand in the log in the order of their generation and version.
@@ -367,7 +404,9 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
   while (true) {
     if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
     if (is_deleted_ || ownership_->is_gone()) co_return NotFound();
-    if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok()) co_return status;
+    if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok() && !IsMutated(Mutation::kSilentGap)) {
+      co_return status;
+    }
     next = std::max(next, oldest_);  // from kept_from_ to there are no messages
     if (next.BatchStart() >= followed_) {
       const Instant now = context_.environment.Now();
@@ -396,139 +435,21 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
       const absl::StatusOr<Position> head = co_await ReadHead();
       if (!head.ok()) co_return head.status();
       if (*head <= start) {
+        // Behind the last message of a segment that went with it nothing is missing.
+        const absl::StatusOr<std::uint64_t> first = co_await reader_->FindFirstSegment();
+        if (!first.ok()) co_return first.status();
+        if (*first > start.segment() && head->segment() == start.segment()) {
+          next = start.NextSegment();
+          continue;
+        }
         co_return MakeError(Reason::kStoreCorrupt,
                             Cat("topic ", full_name_, " misses a batch at ", start.DebugString()),
                             {.resource = full_name_, .path = context_.layout.Batch(entry_.uid, start)});
       }
-      if (*head > next) co_return Trimmed(*head);
+      if (*head > next && !IsMutated(Mutation::kSilentGap)) co_return Trimmed(*head);
       next = read->kind == LogReader::Step::Kind::kHole ? read->next : start.NextSegment();
     }
   }
-}
-
-// ---- Trimming
-
-zk::Op TopicEngine::HeadOp(Position kept_from, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const {
-  storage::v1::HeadRecord record;
-  record.set_oldest_position(kept_from.value());
-  record.set_counted_position(followed_.value());
-  record.set_live_messages(messages);
-  record.set_live_bytes(bytes);
-  record.set_live_batches(batches);
-  return zk::Op::Set(context_.layout.Head(entry_.uid), record.SerializeAsString(), zk::kAnyVersion);
-}
-
-Task<void> TopicEngine::TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign) {
-  (void)self;  // keeps this alive
-  while (reign == reign_) {
-    const absl::StatusOr<bool> trimmed = co_await TrimSome(reign);
-    if (reign != reign_) co_return;
-    if (trimmed.ok() && *trimmed) continue;
-    if (!trimmed.ok()) {
-      LogWarning("could not trim a topic", {{"topic", full_name_}, {"error", trimmed.status().message()}});
-    }
-    // Retention is at least a minute; looking every few seconds keeps a topic within a tenth of its bound.
-    co_await trim_.WaitFor(std::chrono::seconds(5));
-  }
-}
-
-Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes) {
-  const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
-  const bool is_over = messages > settings.max_messages || bytes > settings.max_bytes;
-  // A batch of more than max_messages must reach its subscribers: the newest goes by its age only.
-  if (is_over && messages > oldest.messages) co_return true;
-  const WallTime now = context_.environment.WallNow();
-  if (now - oldest.append_time < settings.retention) co_return false;
-  // Our clock says so; the leader's decides.
-  const absl::StatusOr<WallTime> created = co_await reader_->CreateTimeOf(oldest.position);
-  if (absl::IsNotFound(created.status())) co_return true;
-  if (!created.ok()) co_return created.status();
-  co_return now - *created >= settings.retention;
-}
-
-// Deletes whole batches from the front, at most one write's worth. Returns true if there may be more.
-Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
-  constexpr std::size_t kDeletesMax = 256;
-  std::int64_t messages = 0;  // to be trimmed
-  std::int64_t bytes = 0;
-  Position kept_from = kept_from_;
-  std::size_t count = 0;
-  while (count < std::min(kept_.size(), kDeletesMax)) {
-    const Kept oldest = kept_[count];
-    const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages_ - messages, bytes_ - bytes);
-    if (reign != reign_) co_return false;
-    if (!must.ok()) co_return must.status();
-    if (!*must) break;
-    messages += oldest.messages;
-    bytes += oldest.bytes;
-    kept_from = oldest.messages > 0
-                    ? Position::FromValue(oldest.position.value() + static_cast<std::uint64_t>(oldest.messages))
-                    : oldest.position.NextBatch();
-    ++count;
-  }
-  if (count == 0) {
-    // What an earlier try, or an earlier owner, has left.
-    if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
-    co_return false;
-  }
-  const Position oldest = count < kept_.size() ? kept_[count].position : followed_;
-  std::vector<Position> deletes;
-  for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
-  while (true) {
-    std::vector<zk::Op> ops;
-    const OwnerView held = ownership_->held();
-    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), held.version));
-    ops.push_back(
-        HeadOp(kept_from, messages_ - messages, bytes_ - bytes, static_cast<std::int64_t>(kept_.size() - count)));
-    for (Position batch : deletes) ops.push_back(zk::Op::Delete(context_.layout.Batch(entry_.uid, batch)));
-    const zk::Response done = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
-    if (reign != reign_) co_return false;
-    if (done.code == zk::Code::kOk) break;
-    if (!done.results.empty() && done.results[0].code == zk::Code::kBadVersion &&
-        ownership_->held().version == held.version) {
-      ownership_->Lose(MakeError(Reason::kNoOwner, "another replica has taken the log"));
-      co_return false;
-    }
-    // A batch that is gone already (an earlier try, its reply lost) is left out.
-    const auto missing = std::find_if(done.results.begin(), done.results.end(),
-                                      [](const auto& result) { return result.code == zk::Code::kNoNode; });
-    const auto place = missing - done.results.begin();
-    if (missing == done.results.end() || place < 2) co_return UnavailableError(done, "trim the topic");
-    deletes.erase(deletes.begin() + (place - 2));
-  }
-  std::int64_t trimmed = 0;
-  for (std::size_t i = 0; i < count; ++i) {
-    trimmed += kept_.front().messages;
-    messages_ -= kept_.front().messages;
-    bytes_ -= kept_.front().bytes;
-    context_.cache.Erase(entry_.uid, kept_.front().position);
-    kept_.pop_front();
-  }
-  oldest_ = oldest;
-  kept_from_ = kept_from;
-  metrics_->Trimmed(trimmed);
-  PublishGauges();
-  if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
-  co_return true;
-}
-
-Task<absl::Status> TopicEngine::RemoveTrimmedSegments(std::uint64_t reign) {
-  while (reign == reign_ && first_segment_ < oldest_.segment()) {
-    std::vector<zk::Op> ops;
-    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
-    // What is left in it is the batch that ends it.
-    const std::string segment = context_.layout.Segment(entry_.uid, first_segment_);
-    const zk::Response left = co_await context_.client.Children(segment);
-    for (const std::string& name : left.children) ops.push_back(zk::Op::Delete(Cat(segment, "/", name)));
-    ops.push_back(zk::Op::Delete(segment, kSegmentSealed));
-    const zk::Response gone = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
-    if (reign != reign_) co_return absl::OkStatus();
-    if (gone.code != zk::Code::kOk && gone.code != zk::Code::kNoNode) {
-      co_return UnavailableError(gone, "remove a trimmed segment");
-    }
-    ++first_segment_;
-  }
-  co_return absl::OkStatus();
 }
 
 // ---- Administration
@@ -575,7 +496,10 @@ Task<void> TopicEngine::Close(Duration timeout) {
   if (ownership_->is_held()) {
     std::vector<zk::Op> ops;
     ops.push_back(LetGoOp(context_.layout, entry_.uid, ownership_->held()));
-    ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    // A trim may be in of which the reply is still to come: then the store knows better than we do.
+    if (trimming_to_ <= kept_from_ || IsMutated(Mutation::kHeadGoesBack)) {
+      ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+    }
     ownership_->Stop();
     co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
   }

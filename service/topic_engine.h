@@ -103,12 +103,14 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Task<absl::StatusOr<bool>> MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes);
   Task<absl::Status> RemoveTrimmedSegments(std::uint64_t reign);
   bool HasRead(const Writer& newest) const;
+  Task<absl::StatusOr<bool>> IsInLog(Position position, Instant deadline);
+  absl::Status StillBeingRead() const;
   Task<absl::StatusOr<Position>> PositionBefore(WallTime time);
   absl::Status CheckNotTrimmed(Position position) const;
   absl::Status Trimmed(Position kept_from) const;
   Task<absl::StatusOr<Position>> ReadHead();
   void SetBeginning(Position kept_from, std::uint64_t first_segment);
-  void StepOverHole(Position hole, Position next);
+  Task<absl::Status> StepOverHole(Position hole, Position next);
   absl::Status NotFound() const;
   void PublishGauges();
   zk::Op HeadOp(Position kept_from, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const;
@@ -134,6 +136,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   std::int64_t bytes_ = 0;
   Position oldest_;                // the first batch that is kept, or may come
   Position kept_from_;             // behind the last message that was trimmed; at most oldest_
+  Position trimming_to_;           // what kept_from_ becomes when the trim that is on its way is in
   Position followed_;              // read so far
   Position last_message_;          // of the last message that was read, or the position before the first
   bool has_reached_tail_ = false;  // in this reign

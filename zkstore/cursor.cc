@@ -5,6 +5,7 @@
 
 #include "postkeeper/storage/v1/records.pb.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -80,7 +81,9 @@ Task<absl::Status> Cursor::Load() {
   }
   generation_ = generation;
   epochs_.clear();
-  for (const auto& epoch : cursor.epochs()) epochs_.emplace_back(epoch.epoch(), epoch.overwrote_version());
+  for (const auto& epoch : cursor.epochs()) {
+    epochs_.emplace_back(epoch.epoch(), CursorState{epoch.overwrote_generation(), epoch.overwrote_version()});
+  }
   handed_over_.clear();
   for (const auto& lease : cursor.leases()) {
     handed_over_.push_back({Position::FromValue(lease.position()),
@@ -171,13 +174,14 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
 
   CursorRecord record;
   if (epochs_.empty() || epochs_.back().first != held_.epoch) {
-    epochs_.emplace_back(held_.epoch, generation_ ? version_ : -1);
+    epochs_.emplace_back(held_.epoch, generation_ ? CursorState{*generation_, version_} : CursorState());
     if (epochs_.size() > kEpochsKept) epochs_.erase(epochs_.begin());
   }
   for (const auto& [epoch, overwrote] : epochs_) {
     auto* kept = record.add_epochs();
     kept->set_epoch(epoch);
-    kept->set_overwrote_version(overwrote);
+    kept->set_overwrote_version(overwrote.version);
+    kept->set_overwrote_generation(overwrote.generation);
   }
   if (leases != nullptr) {
     for (const HandedOverLease& lease : *leases) {
@@ -191,8 +195,8 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
   }
   SettledSet::Changes changes = settled_.Encode(record, kDeletedPartsMax);
 
-  write.ops.push_back(leases == nullptr ? zk::Op::Check(layout_.Owner(log_), held_.version)
-                                        : LetGoOp(layout_, log_, held_));
+  const std::int32_t fence = IsMutated(Mutation::kSkipOwnerFence) ? zk::kAnyVersion : held_.version;
+  write.ops.push_back(leases == nullptr ? zk::Op::Check(layout_.Owner(log_), fence) : LetGoOp(layout_, log_, held_));
   if (!generation_) {
     write.starts_generation = true;
     generation_ = 1;
@@ -223,17 +227,17 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
 Task<bool> Cursor::Send(Frozen& write) {
   connected_at_ = environment_.Now();
   while (true) {
-    const zk::Response reply = co_await client_.Multi(write.ops, zk::Priority::kSettle);
     if (is_lost_) {
-      Lose(absl::OkStatus(), &write);
+      co_await AnswerByFate(write);
       co_return false;
     }
-    if (reply.code == zk::Code::kOk) break;
-    if (!zk::IsDefinite(reply.code)) {
-      write.has_unknown_copy = true;
-    } else if (!reply.results.empty()) {
+    const zk::Response reply = co_await client_.Multi(write.ops, zk::Priority::kSettle);
+    if (reply.code == zk::Code::kOk && !is_abandoned_) break;
+    if (!zk::IsDefinite(reply.code)) write.has_unknown_copy = true;
+    if (is_lost_) continue;
+    if (zk::IsDefinite(reply.code) && !reply.results.empty()) {
       if (reply.results[kOwnerOp].code == zk::Code::kBadVersion || reply.results[kOwnerOp].code == zk::Code::kNoNode) {
-        if (!co_await IsStillOurs(write)) co_return false;
+        if (!co_await IsStillOurs(write)) Lose(MakeError(Reason::kNoOwner, "another replica has taken the log"));
         continue;
       }
       const zk::Code cursor = reply.results[write.cursor_op].code;
@@ -241,9 +245,10 @@ Task<bool> Cursor::Send(Frozen& write) {
           cursor == zk::Code::kBadVersion || cursor == zk::Code::kNodeExists || cursor == zk::Code::kNoNode;
       if (is_refused && write.has_unknown_copy) break;  // an earlier copy is in
       if (is_refused) {
-        Lose(MakeError(Reason::kStoreCorrupt, "the cursor was written by somebody else",
-                       {.path = layout_.Cursors(log_)}),
-             &write);
+        const absl::Status corrupt = MakeError(Reason::kStoreCorrupt, "the cursor was written by somebody else",
+                                               {.path = layout_.Cursors(log_)});
+        Answer(write, corrupt);
+        Lose(corrupt);
         co_return false;
       }
       if (Mend(write, reply)) continue;
@@ -253,7 +258,8 @@ Task<bool> Cursor::Send(Frozen& write) {
   }
   version_ = write.starts_generation ? 0 : version_ + 1;
   handed_over_.clear();
-  for (Done& done : write.done) done(absl::OkStatus());
+  Answer(write, absl::OkStatus());
+  if (is_lost_) co_return false;
   if (listener_.on_written) listener_.on_written(write.changes, write.deletes);
   co_return true;
 }
@@ -264,7 +270,6 @@ Task<bool> Cursor::IsStillOurs(Frozen& write) {
   const absl::StatusOr<OwnerView> owner = co_await ReadOwner(client_, layout_, log_);
   const bool is_known = owner.ok() || absl::IsNotFound(owner.status());
   if (is_known && (!owner.ok() || owner->state != OwnerView::State::kProcess || owner->process != held_.process)) {
-    Lose(MakeError(Reason::kNoOwner, "another replica has taken the log"), &write);
     co_return false;
   }
   if (owner.ok() && owner->version == held_.version) {
@@ -274,6 +279,40 @@ Task<bool> Cursor::IsStillOurs(Frozen& write) {
     co_await SleepFor(environment_, kRetryPause);  // SetOwner is about to come, or ZooKeeper to answer
   }
   co_return true;
+}
+
+// The write of a cursor that is lost: says whether it is in.
+Task<void> Cursor::AnswerByFate(Frozen& write) {
+  const absl::Status not_in = MakeError(Reason::kNoOwner, "another replica has taken the log");
+  const absl::Status unknown =
+      MakeError(Reason::kOutcomeUnknown, "this replica lost the log before ZooKeeper said whether the write is in");
+  std::optional<WriteFate> fate;
+  if (IsMutated(Mutation::kDeposedSaysOk)) fate = WriteFate::kIn;
+  if (!fate && !write.has_unknown_copy && !is_abandoned_) fate = WriteFate::kNotIn;
+  CursorState made;
+  made.generation = generation_.value_or(0);
+  made.version = write.starts_generation ? 0 : version_ + 1;
+  for (int reads = 0; !fate && !is_abandoned_ && !write.done.empty() && reads < kFateReadsMax; ++reads) {
+    fate = co_await FindWriteFate(client_, layout_, log_, source_, held_, made);
+    if (fate) break;
+    GiveUpWaiting(write);
+    co_await SleepFor(environment_, kRetryPause);
+  }
+  switch (fate.value_or(WriteFate::kUnknown)) {
+    case WriteFate::kIn:
+      Answer(write, absl::OkStatus());
+      break;
+    case WriteFate::kNotIn:
+      Answer(write, not_in);
+      break;
+    case WriteFate::kUnknown:
+      Answer(write, unknown);
+      break;
+  }
+}
+
+void Cursor::Answer(Frozen& write, const absl::Status& answer) {
+  for (Done& done : std::exchange(write.done, {})) done(answer);
 }
 
 // Takes out or turns round the operation that was refused although the rest is right: a batch or a part that is already
@@ -314,23 +353,28 @@ void Cursor::GiveUpWaiting(Frozen& write) {
 
 // ---- The end
 
-void Cursor::Lose(absl::Status why, Frozen* write) {
-  const bool is_first = !is_lost_;
+// Nothing is written any more. What waits was not sent, but for a call of which a part may be in.
+void Cursor::Die(const absl::Status& answer) {
   is_lost_ = true;
-  const absl::Status answer =
-      why.ok() ? MakeError(Reason::kOutcomeUnknown, "this replica stopped before ZooKeeper answered") : why;
-  if (write != nullptr) {
-    std::vector<Done> open = std::move(write->done);
-    write->done.clear();
-    for (Done& done : open) done(answer);
-  }
-  std::deque<Intake> intake = std::move(intake_);
-  intake_.clear();
-  for (Intake& waiting : intake) waiting.done(answer);
-  if (is_first && !why.ok() && listener_.on_lost) listener_.on_lost(std::move(why));
+  const absl::Status unknown =
+      MakeError(Reason::kOutcomeUnknown, "this replica stopped before ZooKeeper answered for all of it");
+  for (Intake& waiting : std::exchange(intake_, {})) waiting.done(waiting.next == 0 ? answer : unknown);
 }
 
-void Cursor::Abandon() { Lose(absl::OkStatus(), nullptr); }
+void Cursor::Lose(const absl::Status& why) {
+  if (is_lost_) return;
+  Die(why);
+  if (listener_.on_lost) listener_.on_lost(why);
+}
+
+void Cursor::Depose() {
+  if (!is_lost_) Die(MakeError(Reason::kNoOwner, "another replica has taken the log"));
+}
+
+void Cursor::Abandon() {
+  is_abandoned_ = true;
+  Die(MakeError(Reason::kOutcomeUnknown, "this replica stopped before ZooKeeper answered"));
+}
 
 Task<absl::Status> Cursor::LetGo(std::vector<HandedOverLease> leases, Duration timeout) {
   const std::shared_ptr<Cursor> self = shared_from_this();

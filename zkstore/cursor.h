@@ -12,6 +12,7 @@
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
 #include "zkstore/client.h"
+#include "zkstore/cursor_fate.h"
 #include "zkstore/layout.h"
 #include "zkstore/owner.h"
 #include "zkstore/settled_set.h"
@@ -26,9 +27,12 @@ namespace postkeeper {
 //   check(owner, version)  set(cursor, version)  set(head)  parts...  delete(batches wholly settled)...
 //
 // One write at a time; it is frozen when it is sent and sent again, the same, until its outcome is known: BADVERSION on
-// the cursor after a lost reply means that an earlier copy is in. BADVERSION on the owner means that this process was
-// deposed: nothing of that write is in, open calls end with NO_OWNER, and the cursor is dead. A batch that is already
-// deleted (NONODE) is left out and the rest sent again. A change counts as durable when the write that holds it is.
+// the cursor after a lost reply means that an earlier copy is in. A batch that is already deleted (NONODE) is left out
+// and the rest sent again. A change counts as durable when the write that holds it is.
+//
+// BADVERSION on the owner means that this process was deposed: the cursor is dead, and calls that were not sent end
+// with NO_OWNER. The write itself is not in, unless the reply to an earlier copy was lost; then the cursor is read to
+// find out (cursor_fate.h), and its calls end with OK, NO_OWNER, or OUTCOME_UNKNOWN if it cannot be known.
 //
 // While ZooKeeper does not answer for kPatience, calls are told OUTCOME_UNKNOWN; their changes stay and are written
 // when it is back.
@@ -42,6 +46,7 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   static constexpr int kEpochsKept = 8;
   static constexpr std::int32_t kVersionMax = 1 << 30;  // far from the wrap of ZooKeeper's 32-bit versions
   static constexpr Duration kPatience = std::chrono::milliseconds(1500);
+  static constexpr int kFateReadsMax = 100;  // to find out about the last write of a deposed owner
 
   // What the head record says (DESIGN: what is stored, up to a position).
   struct Head {
@@ -109,6 +114,9 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
 
   // Waits for what is on its way, at most `timeout`, then gives the log back with these leases. No call after it.
   Task<absl::Status> LetGo(std::vector<HandedOverLease> leases, Duration timeout);
+  // Another process has taken the log, as the caller knows: as if the cursor had found out by itself, but for the call
+  // of on_lost.
+  void Depose();
   // Stops writing; open calls end with OUTCOME_UNKNOWN.
   void Abandon();
 
@@ -134,7 +142,10 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   Task<bool> Send(Frozen& write);
   Task<bool> IsStillOurs(Frozen& write);
   bool Mend(Frozen& write, const zk::Response& reply);
-  void Lose(absl::Status why, Frozen* write);
+  Task<void> AnswerByFate(Frozen& write);
+  static void Answer(Frozen& write, const absl::Status& answer);
+  void Lose(const absl::Status& why);
+  void Die(const absl::Status& answer);
   void GiveUpWaiting(Frozen& write);
   zk::Op HeadOp() const;
 
@@ -152,13 +163,14 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   OwnerView held_;
   SettledSet settled_;
   std::vector<HandedOverLease> handed_over_;
-  std::vector<std::pair<std::int64_t, std::int32_t>> epochs_;  // epoch, version overwritten
-  std::optional<std::uint32_t> generation_;                    // none: the cursor is yet to be created
+  std::vector<std::pair<std::int64_t, CursorState>> epochs_;  // epoch, state overwritten
+  std::optional<std::uint32_t> generation_;                   // none: the cursor is yet to be created
   std::int32_t version_ = 0;
   std::deque<Intake> intake_;
   std::deque<Position> leftover_batches_;
   bool is_running_ = false;
-  bool is_lost_ = false;
+  bool is_lost_ = false;       // nothing is sent any more
+  bool is_abandoned_ = false;  // nothing is asked any more, either
   Instant connected_at_{};
   Signal wake_;
 };

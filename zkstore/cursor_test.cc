@@ -2,17 +2,9 @@
 // a deposed owner writes nothing.
 #include "zkstore/cursor.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include <algorithm>
 
-#include "postkeeper/storage/v1/records.pb.h"
-#include "zkstore/catalog.h"
-#include "zkstore/errors.h"
-#include "zkstore/simulated_client.h"
-#include "zkstore/simulator.h"
-#include "zkstore/text.h"
+#include "tests/support/cursor_test.h"
 
 namespace postkeeper {
 namespace {
@@ -25,121 +17,6 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using testing::SizeIs;
 using OnTheWay = zk::SimulatedClient::OnTheWay;
-
-bool IsMulti(const zk::Request& request) { return request.kind == zk::Request::Kind::kMulti; }
-
-class CursorTest : public testing::Test {
- protected:
-  CursorTest() : environment_(1), ensemble_(environment_), client_(ensemble_), other_client_(ensemble_) {
-    environment_.AdvanceBy(seconds(1));
-    Catalog catalog(environment_, other_client_, layout_);
-    EXPECT_TRUE(environment_.RunTask(catalog.Open()).ok());
-    LogName name{LogKind::kQueue, "default", "q"};
-    absl::StatusOr<Catalog::Created> created = environment_.RunTask(catalog.Create(name, QueueSettings()));
-    EXPECT_TRUE(created.ok());
-    log_ = created->entry.uid;
-    process_ = ProcessId::Make(environment_);
-    held_ = Take(client_, process_);
-    cursor_ = Open();
-  }
-
-  ~CursorTest() override {
-    if (cursor_) cursor_->Abandon();
-    cursor_.reset();
-    environment_.AdvanceBy(minutes(1));
-  }
-
-  OwnerView Take(zk::Client& client, const ProcessId& process) {
-    std::string address = "here";
-    const absl::StatusOr<OwnerView> taken =
-        environment_.RunTask(TakeOwnership(client, layout_, log_, process, address));
-    EXPECT_TRUE(taken.ok()) << taken.status();
-    return taken.value_or(OwnerView{});
-  }
-
-  // The cursor as its owner would open it now.
-  std::shared_ptr<Cursor> Open(std::int32_t version_max = Cursor::kVersionMax) {
-    Cursor::Listener listener;
-    listener.head = [] { return Cursor::Head{.oldest = Position(1, 0, 0), .messages = 42}; };
-    listener.on_lost = [this](const absl::Status& why) { lost_.push_back(why); };
-    listener.on_written = [this](std::size_t changes, std::size_t) { written_.push_back(changes); };
-    auto cursor = std::make_shared<Cursor>(environment_, client_, layout_, log_, log_, held_, environment_.MakeStrand(),
-                                           std::move(listener), version_max);
-    const absl::Status loaded = environment_.RunTask(cursor->Load());
-    EXPECT_TRUE(loaded.ok()) << loaded;
-    for (std::uint64_t none = 0; none < Layout::kFirstSegment; ++none) cursor->settled().LearnSegmentEnd(none, 0);
-    return cursor;
-  }
-  void Reopen() {
-    cursor_->Abandon();
-    cursor_ = Open();
-  }
-
-  // Batches of so many messages each, from the start of the log; the cursor knows them.
-  void MakeBatches(int count, int messages) {
-    const std::string prefix = layout_.BatchPrefix(log_, 1);
-    for (int i = 0; i < count; ++i) {
-      auto done = [](const zk::Response& made) { EXPECT_EQ(made.code, zk::Code::kOk); };
-      zk::Request request{.kind = zk::Request::Kind::kCreate, .path = prefix};
-      request.mode = zk::CreateMode::kPersistentSequential;
-      other_client_.Submit(std::move(request), done);
-      cursor_->settled().LearnBatch(At(i), messages);
-    }
-    environment_.AdvanceBy(seconds(1));
-  }
-  static Position At(int batch, int index = 0) {
-    return Position(1, static_cast<std::uint32_t>(batch), static_cast<std::uint32_t>(index));
-  }
-
-  using Outcome = std::shared_ptr<std::vector<absl::Status>>;
-  Outcome Write(std::vector<Cursor::Change> changes) {
-    auto outcome = std::make_shared<std::vector<absl::Status>>();
-    cursor_->Write(std::move(changes), [outcome](absl::Status status) { outcome->push_back(std::move(status)); });
-    return outcome;
-  }
-  Outcome Settle(std::vector<Position> positions) {
-    std::vector<Cursor::Change> changes;
-    for (Position position : positions) changes.push_back({position, std::nullopt});
-    return Write(std::move(changes));
-  }
-  absl::Status Await(const Outcome& outcome) {
-    EXPECT_TRUE(environment_.RunUntil([&] { return !outcome->empty(); }, minutes(1)));
-    EXPECT_THAT(*outcome, SizeIs(1)) << "a call is answered once";
-    return outcome->empty() ? absl::UnknownError("not answered") : outcome->front();
-  }
-  std::vector<std::string> BatchesStored() {
-    return environment_.RunTask(other_client_.Children(layout_.Segment(log_, 1))).children;
-  }
-  std::vector<std::string> ChildrenOf(const std::string& path) {
-    return environment_.RunTask(other_client_.Children(path)).children;
-  }
-  storage::v1::CursorRecord Record(std::uint32_t generation = 1) {
-    storage::v1::CursorRecord record;
-    const zk::Response read = environment_.RunTask(other_client_.Get(layout_.Cursor(log_, log_, generation)));
-    EXPECT_TRUE(record.ParseFromString(read.data));
-    return record;
-  }
-  std::int32_t StoredVersion() {
-    return environment_.RunTask(other_client_.Exists(layout_.Cursor(log_, log_, 1))).stat.version;
-  }
-  // As if another process had it.
-  void Depose() {
-    const ProcessId other = ProcessId::Make(environment_);
-    Take(other_client_, other);  // ours is not registered
-  }
-
-  SimulatedEnvironment environment_;
-  zk::SimulatedEnsemble ensemble_;
-  zk::SimulatedClient client_;
-  zk::SimulatedClient other_client_;
-  const Layout layout_{"/postkeeper"};
-  Uid log_;
-  ProcessId process_;
-  OwnerView held_;
-  std::vector<absl::Status> lost_;
-  std::vector<std::size_t> written_;
-  std::shared_ptr<Cursor> cursor_;
-};
 
 // What is settled is stored with the deletion of its batch and with the head, and read back.
 TEST_F(CursorTest, SettlesAndDeletesInOneWrite) {
@@ -377,6 +254,7 @@ TEST_F(CursorTest, EpochsAreRecorded) {
   EXPECT_EQ(record.epochs(7).epoch(), held_.epoch);
   EXPECT_EQ(record.epochs(7).overwrote_version(), StoredVersion() - 2);
   EXPECT_EQ(record.epochs(6).overwrote_version(), StoredVersion() - 4);
+  EXPECT_EQ(record.epochs(6).overwrote_generation(), 1u);
 }
 
 // What does not fit into the cursor goes into parts, is read back from there, survives lost replies, and goes when it

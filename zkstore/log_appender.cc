@@ -5,6 +5,7 @@
 
 #include "postkeeper/storage/v1/records.pb.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/owner.h"
 
 namespace postkeeper {
@@ -148,8 +149,9 @@ void LogAppender::Send(const std::shared_ptr<Frozen>& frozen) {
   zk::Request request;
   request.kind = zk::Request::Kind::kMulti;
   request.ops.reserve(4);
+  const std::int32_t version = IsMutated(Mutation::kSkipProducerVersion) ? zk::kAnyVersion : frozen->version;
   request.ops.push_back(zk::Op::Set(layout_.Producer(log_, process_, generation_),
-                                    ProducerData(storage::v1::ProducerRecord::LAST_WRITE_BATCH), frozen->version));
+                                    ProducerData(storage::v1::ProducerRecord::LAST_WRITE_BATCH), version));
   if (frozen->owner_version) request.ops.push_back(zk::Op::Check(layout_.Owner(log_), *frozen->owner_version));
   request.ops.push_back(zk::Op::Check(layout_.Segment(log_, segment_), kSegmentOpen));
   request.ops.push_back(
@@ -210,8 +212,9 @@ void LogAppender::FinishWaiters(Frozen& frozen, const absl::Status& failure) {
 
 // The batch stays, and is sent again when ZooKeeper answers.
 void LogAppender::TellUnknown(Frozen& frozen) {
-  const absl::Status unknown =
-      MakeError(Reason::kOutcomeUnknown, "ZooKeeper stopped answering after the messages were sent to it");
+  const Reason reason =
+      IsMutated(Mutation::kUnknownIsRefused) ? Reason::kZookeeperUnavailable : Reason::kOutcomeUnknown;
+  const absl::Status unknown = MakeError(reason, "ZooKeeper stopped answering after the messages were sent to it");
   std::vector<Waiter> waiters = std::move(frozen.waiters);
   frozen.waiters.clear();
   for (Waiter& waiter : waiters) {
@@ -317,7 +320,7 @@ Task<bool> LogAppender::Prepare() {
                                                     ProducerData(storage::v1::ProducerRecord::LAST_WRITE_UNSPECIFIED));
   // NODEEXISTS answers the repetition of a create whose reply was lost: nobody else makes this name.
   if (made.code != zk::Code::kOk && made.code != zk::Code::kNodeExists) co_return false;
-  next_version_ = 0;
+  next_version_ = static_cast<std::int32_t>(pipeline_.size());  // there are none
   is_prepared_ = true;
   co_return true;
 }
@@ -396,6 +399,12 @@ Task<bool> LogAppender::Recover() {
 }
 
 Task<bool> LogAppender::ReadProducer() {
+  if (IsMutated(Mutation::kResendUnread)) {
+    MoveToNextGeneration();
+    std::int32_t version = 0;
+    for (const std::shared_ptr<Frozen>& frozen : pipeline_) frozen->version = version++;
+    co_return true;
+  }
   const zk::Response read = co_await client_.Get(layout_.Producer(log_, process_, generation_));
   if (read.code != zk::Code::kOk && read.code != zk::Code::kNoNode) co_return false;
   if (read.code == zk::Code::kNoNode || read.stat.version < pipeline_.front()->version) {

@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/owner.h"
 #include "zkstore/text.h"
 
@@ -32,7 +33,8 @@ LogReader::LogReader(Environment& environment, zk::Client& client, const Layout&
 LogReader::~LogReader() = default;
 
 LogReader::Step LogReader::StepTo(Position at, std::shared_ptr<const Batch> batch) const {
-  const Position next = batch->ends_segment() ? at.NextSegment() : at.NextBatch();
+  Position next = batch->ends_segment() ? at.NextSegment() : at.NextBatch();
+  if (batch->ends_segment() && IsMutated(Mutation::kSkipBatchAfterSeal)) next = next.NextBatch();
   return {Step::Kind::kBatch, std::move(batch), next};
 }
 

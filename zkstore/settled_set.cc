@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "postkeeper/storage/v1/records.pb.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -122,7 +123,8 @@ bool SettledSet::Settle(Position position) {
   state.notes.erase(position.index());
   ++state.settled;
   Touch(PartOf(ordinal));
-  if (state.messages == 0 || state.settled < state.messages) return false;
+  const int last = IsMutated(Mutation::kDeleteBatchEarly) && state.messages > 1 ? state.messages - 1 : state.messages;
+  if (state.messages == 0 || state.settled < last) return false;
   SettleBatch(position);
   return true;
 }

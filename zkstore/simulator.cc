@@ -312,6 +312,7 @@ void SimulatedEnsemble::AddWatch(SimulatedConnection& connection, const Request&
 
 void SimulatedEnsemble::Tell(const std::vector<TreeEvent>& events) {
   for (const TreeEvent& event : events) {
+    if (tree_observer_) tree_observer_(event);
     for (auto& [number, connection] : connections_) {
       bool had_watch = false;
       if (event.type != WatchType::kChildren) had_watch |= connection->data_watches.erase(event.path) > 0;

@@ -73,6 +73,8 @@ class SimulatedEnsemble {
   bool ExpireSession(std::int64_t session_id);
 
   const SimulatedTree& tree() const { return tree_; }
+  // Told of every change of the tree when it is committed; must not change anything.
+  void SetTreeObserver(std::function<void(const TreeEvent&)> observer) { tree_observer_ = std::move(observer); }
   // Number of the latest transaction.
   std::int64_t zxid() const { return zxid_; }
   std::vector<std::int64_t> sessions() const;
@@ -126,6 +128,7 @@ class SimulatedEnsemble {
   const SimulatedEnsembleOptions options_;
   SimulatedRandom random_;
   SimulatedTree tree_;
+  std::function<void(const TreeEvent&)> tree_observer_;
   bool is_running_ = true;
   std::int64_t zxid_ = 0;
   std::int64_t sessions_made_ = 0;

@@ -1,0 +1,139 @@
+// The part of TopicEngine that trims.
+#include <algorithm>
+#include <utility>
+
+#include "postkeeper/storage/v1/records.pb.h"
+#include "service/logging.h"
+#include "service/topic_engine.h"
+#include "zkstore/errors.h"
+#include "zkstore/mutation.h"
+#include "zkstore/text.h"
+
+namespace postkeeper {
+
+zk::Op TopicEngine::HeadOp(Position kept_from, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const {
+  storage::v1::HeadRecord record;
+  record.set_oldest_position(kept_from.value());
+  record.set_counted_position(followed_.value());
+  record.set_live_messages(messages);
+  record.set_live_bytes(bytes);
+  record.set_live_batches(batches);
+  return zk::Op::Set(context_.layout.Head(entry_.uid), record.SerializeAsString(), zk::kAnyVersion);
+}
+
+Task<void> TopicEngine::TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  while (reign == reign_) {
+    const absl::StatusOr<bool> trimmed = co_await TrimSome(reign);
+    if (reign != reign_) co_return;
+    if (trimmed.ok() && *trimmed) continue;
+    if (!trimmed.ok()) {
+      LogWarning("could not trim a topic", {{"topic", full_name_}, {"error", trimmed.status().message()}});
+    }
+    // Retention is at least a minute; looking every few seconds keeps a topic within a tenth of its bound.
+    co_await trim_.WaitFor(std::chrono::seconds(5));
+  }
+}
+
+Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes) {
+  const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
+  const bool is_over = messages > settings.max_messages || bytes > settings.max_bytes;
+  // A batch of more than max_messages must reach its subscribers: the newest goes by its age only.
+  if (is_over && messages > oldest.messages) co_return true;
+  const WallTime now = context_.environment.WallNow();
+  if (now - oldest.append_time < settings.retention) co_return false;
+  // Our clock says so; the leader's decides.
+  const absl::StatusOr<WallTime> created = co_await reader_->CreateTimeOf(oldest.position);
+  if (absl::IsNotFound(created.status())) co_return true;
+  if (!created.ok()) co_return created.status();
+  co_return now - *created >= settings.retention;
+}
+
+// Deletes whole batches from the front, at most one write's worth. Returns true if there may be more.
+Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
+  constexpr std::size_t kDeletesMax = 256;
+  std::int64_t messages = 0;  // to be trimmed
+  std::int64_t bytes = 0;
+  Position kept_from = kept_from_;
+  std::size_t count = 0;
+  while (count < std::min(kept_.size(), kDeletesMax)) {
+    const Kept oldest = kept_[count];
+    const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages_ - messages, bytes_ - bytes);
+    if (reign != reign_) co_return false;
+    if (!must.ok()) co_return must.status();
+    if (!*must) break;
+    messages += oldest.messages;
+    bytes += oldest.bytes;
+    kept_from = oldest.messages > 0
+                    ? Position::FromValue(oldest.position.value() + static_cast<std::uint64_t>(oldest.messages))
+                    : oldest.position.NextBatch();
+    ++count;
+  }
+  if (count == 0) {
+    // What an earlier try, or an earlier owner, has left.
+    if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
+    co_return false;
+  }
+  const Position oldest = count < kept_.size() ? kept_[count].position : followed_;
+  trimming_to_ = kept_from;
+  std::vector<Position> deletes;
+  for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
+  if (IsMutated(Mutation::kTrimTooMuch) && count < kept_.size()) deletes.push_back(kept_[count].position);
+  while (true) {
+    std::vector<zk::Op> ops;
+    const OwnerView held = ownership_->held();
+    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), held.version));
+    ops.push_back(
+        HeadOp(kept_from, messages_ - messages, bytes_ - bytes, static_cast<std::int64_t>(kept_.size() - count)));
+    for (Position batch : deletes) ops.push_back(zk::Op::Delete(context_.layout.Batch(entry_.uid, batch)));
+    const zk::Response done = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    if (reign != reign_) co_return false;
+    if (done.code == zk::Code::kOk) break;
+    if (!done.results.empty() && done.results[0].code == zk::Code::kBadVersion &&
+        ownership_->held().version == held.version) {
+      ownership_->Lose(MakeError(Reason::kNoOwner, "another replica has taken the log"));
+      co_return false;
+    }
+    // A batch that is gone already (an earlier try, its reply lost) is left out.
+    const auto missing = std::find_if(done.results.begin(), done.results.end(),
+                                      [](const auto& result) { return result.code == zk::Code::kNoNode; });
+    const auto place = missing - done.results.begin();
+    if (missing == done.results.end() || place < 2) co_return UnavailableError(done, "trim the topic");
+    deletes.erase(deletes.begin() + (place - 2));
+  }
+  std::int64_t trimmed = 0;
+  for (std::size_t i = 0; i < count; ++i) {
+    trimmed += kept_.front().messages;
+    messages_ -= kept_.front().messages;
+    bytes_ -= kept_.front().bytes;
+    context_.cache.Erase(entry_.uid, kept_.front().position);
+    kept_.pop_front();
+  }
+  oldest_ = oldest;
+  kept_from_ = kept_from;
+  metrics_->Trimmed(trimmed);
+  PublishGauges();
+  if (absl::Status status = co_await RemoveTrimmedSegments(reign); !status.ok()) co_return status;
+  co_return true;
+}
+
+Task<absl::Status> TopicEngine::RemoveTrimmedSegments(std::uint64_t reign) {
+  while (reign == reign_ && first_segment_ < oldest_.segment()) {
+    std::vector<zk::Op> ops;
+    ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
+    // What is left in it is the batch that ends it.
+    const std::string segment = context_.layout.Segment(entry_.uid, first_segment_);
+    const zk::Response left = co_await context_.client.Children(segment);
+    for (const std::string& name : left.children) ops.push_back(zk::Op::Delete(Cat(segment, "/", name)));
+    ops.push_back(zk::Op::Delete(segment, kSegmentSealed));
+    const zk::Response gone = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    if (reign != reign_) co_return absl::OkStatus();
+    if (gone.code != zk::Code::kOk && gone.code != zk::Code::kNoNode) {
+      co_return UnavailableError(gone, "remove a trimmed segment");
+    }
+    ++first_segment_;
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace postkeeper
