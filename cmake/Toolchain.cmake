@@ -6,10 +6,12 @@ set(CMAKE_POSITION_INDEPENDENT_CODE OFF)
 
 find_program(CCACHE ccache)
 if(CCACHE)
-  # Without these, ccache refuses every file that uses a precompiled header.
+  # Paths in the project count as relative, so that one clone's build serves the next; without the sloppiness ccache
+  # refuses every file that uses a precompiled header.
   set(CMAKE_CXX_COMPILER_LAUNCHER
-      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
-  add_compile_options(-fpch-preprocess)
+      ${CMAKE_COMMAND} -E env CCACHE_BASEDIR=${CMAKE_SOURCE_DIR} CCACHE_NOHASHDIR=1
+      CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime ${CCACHE})
+  add_compile_options(-fpch-preprocess -ffile-prefix-map=${CMAKE_SOURCE_DIR}=.)
 endif()
 find_program(MOLD mold)
 if(MOLD)
