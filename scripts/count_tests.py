@@ -5,6 +5,12 @@ Each program of tests that ran left NAME.exit (its exit code) and, unless it die
 or the same counts from run_python_test.py). A program that died, or that failed although no test of it did (a leak
 found at exit), counts as one more failure, by name. So does a skipped test: this project has none. Exit code 0 only
 if something passed and nothing failed.
+
+What failed while the machine stood still ran again, as a whole or only the tests that had failed, and left NAME.again.exit
+and NAME.again.json: then that is what counts of them, and is told.
+
+count_tests.py --failed REPORT prints GoogleTest's filter for the tests that failed in one of its reports; for all of them
+if none did.
 """
 
 import json
@@ -41,12 +47,39 @@ def read_report(path):
         return None
 
 
+def count_files(folder, name):
+    code = int((folder / f"{name}.exit").read_text(encoding="utf-8"))
+    report = read_report(folder / f"{name}.json")
+    return (*count(name, code, report), report)
+
+
+def count_program(folder, name):
+    """Passed, failed and what to tell, of a program and of its second run if there was one."""
+    passed, failed, told, report = count_files(folder, name)
+    again = f"{name}.again"
+    if not (folder / f"{again}.exit").exists():
+        return passed, failed, told
+    told.append(f"{name}: {failed} failed while the machine stood still, and ran again")
+    again_passed, again_failed, again_told, _ = count_files(folder, again)
+    if report is not None:  # else nothing of the first run counts
+        again_passed = report["tests"] - again_failed
+    return again_passed, again_failed, told + again_told
+
+
+def failed_filter(report):
+    names = [f"{suite['name']}.{test['name']}" for suite in report["testsuites"] for test in suite["testsuite"]
+             if test.get("failures")]
+    return ":".join(names) or "*"
+
+
 def main():
+    if sys.argv[1] == "--failed":
+        print(failed_filter(read_report(pathlib.Path(sys.argv[2]))))
+        return 0
     folder = pathlib.Path(sys.argv[1])
     passed = failed = 0
-    for exit_file in sorted(folder.glob("*.exit")):
-        code = int(exit_file.read_text(encoding="utf-8"))
-        more_passed, more_failed, told = count(exit_file.stem, code, read_report(exit_file.with_suffix(".json")))
+    for name in sorted(path.stem for path in folder.glob("*.exit") if not path.stem.endswith(".again")):
+        more_passed, more_failed, told = count_program(folder, name)
         passed += more_passed
         failed += more_failed
         for line in told:

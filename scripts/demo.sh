@@ -148,7 +148,7 @@ start_server() {
   : >server.log
   show_in_background "postkeeperd --listen $1 --metrics-listen 127.0.0.1:0 --data-dir data 2>>server.log"
   server_pid=$!
-  wait_until 60 "the server's start" is_ready
+  wait_until 180 "the server's start" is_ready
   zookeeper_pid=$(sed -n 's/.* ZooKeeper runs .*pid=\([0-9]*\).*/\1/p' server.log | tail -n 1)
 }
 

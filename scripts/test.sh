@@ -2,6 +2,9 @@
 # ./dev test: one build with sanitizers for all tests, one release build of the two programs (for what runs them as a
 # user would), then every test. Reports go to build/test; the last line adds them up.
 #
+# Tests of real processes have limits in time, which mean nothing while the machine stands still. What failed while it did
+# (stall_watch.py) runs once more, and the output says so; what failed while it did not has failed.
+#
 # Unit tests are spread over the cores. Contract and integration tests start real ZooKeeper servers and run side by
 # side. Python tests (X_test.py under tests/ and examples/, one process each) find postkeeperd and postkeeper of the
 # release build on the PATH. POSTKEEPER_* settings of the caller don't reach the tests.
@@ -10,7 +13,8 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 
 readonly reports="$PWD/build/test"
-readonly binary_timeout_s=900 python_timeout_s=600
+readonly binary_timeout_s=900 python_timeout_s=900
+readonly stalls="$reports/stalls" stall_s=1
 
 while read -r name; do
   unset "$name"
@@ -36,13 +40,34 @@ run_logged() {
   return "$code"
 }
 
+# stood_still SINCE: tells how long, if that may explain a failure.
+stood_still() {
+  local longest
+  longest=$(/usr/bin/python3 scripts/stall_watch.py longest "$stalls" "$1")
+  ((${longest%.*} >= stall_s)) && echo "the machine stood still for $longest s meanwhile; what failed runs again"
+}
+
+# run_shard NAME SHARDS SHARD: one process of a GoogleTest program. Of what failed while the machine stood still only the
+# failed tests run again, or all if the program died.
+run_shard() {
+  local name="$1" report="$reports/$1.$3" since
+  local command=(timeout --kill-after=10 "$binary_timeout_s" "build/asan/tests/$name" --gtest_brief=1)
+  since=$(date +%s)
+  GTEST_TOTAL_SHARDS=$2 GTEST_SHARD_INDEX=$3 run_logged "$report" "${command[@]}" --gtest_output="json:$report.json" && return
+  stood_still "$since" || return 1
+  if [[ -f $report.json ]]; then
+    run_logged "$report.again" "${command[@]}" --gtest_output="json:$report.again.json" \
+      --gtest_filter="$(/usr/bin/python3 scripts/count_tests.py --failed "$report.json")"
+  else
+    GTEST_TOTAL_SHARDS=$2 GTEST_SHARD_INDEX=$3 run_logged "$report.again" "${command[@]}" --gtest_output="json:$report.again.json"
+  fi
+}
+
 # run_binary NAME SHARDS: a GoogleTest program, as so many processes side by side.
 run_binary() {
   local name="$1" shards="$2" shard code=0 pids=() pid
   for ((shard = 0; shard < shards; shard++)); do
-    local report="$reports/$name.$shard"
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard run_logged "$report" \
-      timeout --kill-after=10 "$binary_timeout_s" "build/asan/tests/$name" --gtest_brief=1 --gtest_output="json:$report.json" &
+    run_shard "$name" "$shards" "$shard" &
     pids+=($!)
   done
   for pid in "${pids[@]}"; do
@@ -63,12 +88,20 @@ run_side_by_side() {
   return "$code"
 }
 
+# run_python_file FILE REPORT: one process. Runs again as a whole if the machine stood still.
+run_python_file() {
+  local file="$1" report="$2" since
+  local command=(timeout --kill-after=10 "$python_timeout_s" /usr/bin/python3 scripts/run_python_test.py "$file")
+  since=$(date +%s)
+  PATH="$PWD/build/release:$PATH" run_logged "$report" "${command[@]}" "$report.json" && return
+  stood_still "$since" || return 1
+  PATH="$PWD/build/release:$PATH" run_logged "$report.again" "${command[@]}" "$report.again.json"
+}
+
 run_python_tests() {
-  local file report code=0
+  local file code=0
   while read -r file; do
-    report="$reports/$(tr / . <<<"${file%.py}")"
-    PATH="$PWD/build/release:$PATH" run_logged "$report" \
-      timeout --kill-after=10 "$python_timeout_s" /usr/bin/python3 scripts/run_python_test.py "$file" "$report.json" || code=1
+    run_python_file "$file" "$reports/$(tr / . <<<"${file%.py}")" || code=1
   done < <(find . -path ./build -prune -o -path ./tests/nightly -prune -o \( -name '*_test.py' -o -name 'test_*.py' \) -printf '%P\n' | grep -E '^(tests|examples)/' | sort)
   return "$code"
 }
@@ -87,6 +120,9 @@ step "build postkeeperd and postkeeper" build_targets release postkeeperd postke
 
 rm -rf "$reports"
 mkdir -p "$reports"
+touch "$stalls"
+/usr/bin/python3 scripts/stall_watch.py watch "$stalls" &
+watcher=$!
 try_step "unit tests" run_binary unit_tests "$(nproc)"
 suites=()
 for suite in contract integration; do
@@ -101,4 +137,5 @@ fi
 try_step "Python tests" run_python_tests
 
 print_step_times
+kill "$watcher"
 exec /usr/bin/python3 scripts/count_tests.py "$reports"

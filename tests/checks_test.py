@@ -1,12 +1,15 @@
-"""The checks of ./dev check that are ours find what they are there to find, and the counting of ./dev test is right.
+"""The checks of ./dev check that are ours find what they are there to find, and the counting of ./dev test is right,
+as is what it knows of a machine that stands still.
 
 Each test makes a small project in a folder of its own, with one thing wrong in it.
 """
 
 import json
 import pathlib
+import signal
 import subprocess
 import tempfile
+import time
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -202,6 +205,30 @@ class CountTest(ProjectTest):
         code, lines = self.count()
         self.assertEqual((code, lines[-1]), (1, "1 passed, 2 failed"))
 
+    # What ran again, whole or only the failed tests, counts as it ended the second time, and is told.
+    def test_ran_again(self):
+        self.report("a", 1, {"tests": 7, "failures": 2})
+        self.report("a.again", 0, {"tests": 2, "failures": 0})
+        self.report("b", 1, {"tests": 5, "failures": 1})
+        self.report("b.again", 1, {"tests": 5, "failures": 2})
+        self.report("c", 124, None)
+        self.report("c.again", 0, {"tests": 3, "failures": 0})
+        self.report("d", 1, {"tests": 4, "failures": 1})
+        self.report("d.again", 139, None)
+        code, lines = self.count()
+        self.assertEqual((code, lines[-1]), (1, "16 passed, 3 failed"))
+        self.assertIn("a: 2 failed while the machine stood still, and ran again", lines)
+
+    # The filter for a second run names the failed tests, or everything when the program failed without one.
+    def test_failed_filter(self):
+        for failures, expected in (({}, "*"), ({"failures": [{"failure": "x"}]}, "S.t")):
+            with self.subTest(expected=expected):
+                tests = [{"name": "t", "result": "COMPLETED", **failures}, {"name": "u", "result": "COMPLETED"}]
+                self.write("r.json", json.dumps({"testsuites": [{"name": "S", "testsuite": tests}]}))
+                done = subprocess.run(["/usr/bin/python3", ROOT / "scripts/count_tests.py", "--failed",
+                                       self.folder / "r.json"], capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.stdout.strip(), expected, done.stderr)
+
     # No test at all is not a success.
     def test_nothing_ran(self):
         self.assertEqual(self.count(), (1, ["no tests ran", "0 passed, 0 failed"]))
@@ -230,6 +257,36 @@ class CountTest(ProjectTest):
                                        self.folder / f"case{number}.py", report], capture_output=True, timeout=60)
                 self.assertEqual(done.returncode, exit_code, done.stderr)
                 self.assertEqual(json.loads(report.read_text()) if report.exists() else None, expected)
+
+
+class StallTest(ProjectTest):
+    # The longest stall that ended since a moment is told; none is 0.
+    def test_longest(self):
+        self.write("stalls", "100.0 5.00\n200.0 0.30\n300.5 2.25\n")
+        for since, expected in (("50", "5.0"), ("150", "2.2"), ("301", "0.0")):
+            with self.subTest(since=since):
+                done = subprocess.run(["/usr/bin/python3", ROOT / "scripts/stall_watch.py", "longest",
+                                       self.folder / "stalls", since], capture_output=True, text=True, timeout=60)
+                self.assertEqual(done.stdout.strip(), expected, done.stderr)
+
+    # A watcher that does not get to run notes that.
+    def test_watch(self):
+        path = self.folder / "stalls"
+        watcher = subprocess.Popen(["/usr/bin/python3", ROOT / "scripts/stall_watch.py", "watch", path])
+        self.addCleanup(watcher.wait)
+        self.addCleanup(watcher.kill)
+        self.wait_for(lambda: path.with_name("stalls.page").exists())
+        watcher.send_signal(signal.SIGSTOP)
+        time.sleep(1)
+        watcher.send_signal(signal.SIGCONT)
+        self.wait_for(lambda: path.exists() and path.stat().st_size > 0)
+        self.assertGreater(max(float(line.split()[1]) for line in path.read_text().splitlines()), 0.5)
+
+    def wait_for(self, condition):
+        give_up_at = time.monotonic() + 60
+        while not condition():
+            self.assertLess(time.monotonic(), give_up_at)
+            time.sleep(0.02)
 
 
 if __name__ == "__main__":

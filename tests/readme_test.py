@@ -23,7 +23,7 @@ from postkeeperd import clean_environment, find_program  # noqa: E402
 
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w*)$")
-BLOCKS_TIMEOUT_S = 180
+BLOCKS_TIMEOUT_S = 300
 DEMO_TIMEOUT_S = 500
 # These two build. ./dev test is what runs this test; ./dev demo has a test of its own.
 FRONT_DOOR = ("./dev test", "./dev demo")

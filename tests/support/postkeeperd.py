@@ -12,8 +12,8 @@ import subprocess
 import tempfile
 import time
 
-START_TIMEOUT_S = 60
-STOP_TIMEOUT_S = 40
+START_TIMEOUT_S = 180
+STOP_TIMEOUT_S = 60
 POLL_S = 0.02
 
 

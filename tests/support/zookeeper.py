@@ -11,7 +11,7 @@ import tempfile
 from postkeeperd import until
 
 JAR = "/usr/share/java/zookeeper.jar"
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None)
 

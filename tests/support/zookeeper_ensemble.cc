@@ -12,7 +12,7 @@
 namespace postkeeper {
 namespace {
 
-constexpr auto kElectionTimeout = std::chrono::seconds(30);
+constexpr auto kElectionTimeout = std::chrono::seconds(120);
 constexpr auto kPollInterval = std::chrono::milliseconds(20);
 constexpr int kPatienceTicks = 100;
 

@@ -23,7 +23,7 @@ namespace postkeeper {
 namespace {
 
 constexpr const char* kJar = "/usr/share/java/zookeeper.jar";
-constexpr auto kStartTimeout = std::chrono::seconds(60);
+constexpr auto kStartTimeout = std::chrono::seconds(180);
 constexpr auto kPollInterval = std::chrono::milliseconds(20);
 
 [[noreturn]] void Fail(const std::string& text) {
