@@ -38,7 +38,7 @@ FLAGS = ("--session-timeout", f"{SESSION_TIMEOUT_S}s", "--segment-batches-max", 
          "--log-level", "info")
 QUIET_S = 5  # before the first fault, and after the last kill
 # On a machine that stands still now and then the faults may take so much longer, in all.
-LONGER_S = 600
+LONGER_S = 300
 
 
 @dataclasses.dataclass

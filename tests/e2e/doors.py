@@ -2,7 +2,6 @@
 
 import pathlib
 import sys
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
@@ -32,13 +31,12 @@ def outcome_of(error):
 class Door:
     """One connection to one replica."""
 
-    def __init__(self, name, address):
-        self.name, self.client = name, Client(address)
-        self.avoided_until = 0.0
+    def __init__(self, name, address, avoided_until):
+        self.name, self.client, self.avoided_until = name, Client(address), avoided_until
 
     def avoid(self):
-        """For a while: it has just failed."""
-        self.avoided_until = time.monotonic() + AVOIDED_S
+        """The whole replica, for a while: it has just failed."""
+        self.avoided_until[self.name] = time.monotonic() + AVOIDED_S
 
 
 class Doors:
@@ -46,14 +44,14 @@ class Doors:
 
     def __init__(self, replicas):
         """`replicas`: (name, address) of each."""
-        self.lock = threading.Lock()
-        self.doors = [Door(name, address) for name, address in replicas for _ in range(CONNECTIONS_PER_REPLICA)]
+        self.avoided_until = {name: 0.0 for name, _ in replicas}
+        self.doors = [Door(name, address, self.avoided_until) for name, address in replicas
+                      for _ in range(CONNECTIONS_PER_REPLICA)]
 
     def pick(self, rng):
         """Any, those that have just failed only if there is no other."""
         now = time.monotonic()
-        with self.lock:
-            good = [door for door in self.doors if door.avoided_until <= now]
+        good = [door for door in self.doors if self.avoided_until[door.name] <= now]
         return rng.choice(good or self.doors)
 
     def close(self):

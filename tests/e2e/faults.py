@@ -138,26 +138,17 @@ class Injector:
 
     def _do(self, fault):
         """True if there was something for it to hurt."""
-        replica = self.cluster.replicas[fault.target - 1]
-        member = self.cluster.members[fault.target - 1]
-        match fault.kind:
-            case "replica killed":
-                return self._kill([replica], fault.lasts_s)
-            case "all replicas killed":
-                return self._kill(self.cluster.replicas, fault.lasts_s)
-            case "replica stopped in good order":
-                return self._stop(replica, fault.lasts_s)
-            case "replica paused":
-                return self._pause(replica, fault.lasts_s)
-            case "member killed":
-                done = self._kill([member], fault.lasts_s)
-                self._await_quorum()
-                return done
-            case "member paused":
-                done = self._pause(member, fault.lasts_s)
-                self._await_quorum()
-                return done
-        return self._hurt_links(fault)
+        replica, member = self.cluster.replicas[fault.target - 1], self.cluster.members[fault.target - 1]
+        done = {KILL: lambda: self._kill([replica], fault.lasts_s),
+                KILL_ALL: lambda: self._kill(self.cluster.replicas, fault.lasts_s),
+                STOP: lambda: self._stop(replica, fault.lasts_s),
+                PAUSE: lambda: self._pause(replica, fault.lasts_s),
+                KILL_MEMBER: lambda: self._kill([member], fault.lasts_s),
+                PAUSE_MEMBER: lambda: self._pause(member, fault.lasts_s)}.get(fault.kind, lambda: self._hurt_links(fault))()
+        if CLASS_OF[fault.kind] == MEMBER:
+            # The next member may only be hurt when all serve: a majority must stand.
+            wait_until(lambda: all(one.role() for one in self.cluster.members), "all members serve", START_TIMEOUT_S)
+        return done
 
     def _kill(self, processes, away_s):
         if not all(process.is_running for process in processes):
@@ -193,10 +184,6 @@ class Injector:
             process.start()
         for process in processes:
             process.wait_until_ready()
-
-    def _await_quorum(self):
-        """The next member may only be hurt when all serve: a majority must stand."""
-        wait_until(lambda: all(member.role() for member in self.cluster.members), "all members serve", START_TIMEOUT_S)
 
     def _hurt_links(self, fault):
         group = fault.target
