@@ -94,7 +94,8 @@ struct ZookeeperGauges {
 
 // The cluster as this replica sees it now.
 struct ClusterGauges {
-  std::int64_t replicas = 0;  // registered, this one among them
+  std::int64_t replicas = 0;              // registered, this one among them
+  std::int64_t unreachable_replicas = 0;  // of them, from here
 };
 
 // One RPC of the API. Thread-safe; lives as long as its Metrics.

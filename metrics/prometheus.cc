@@ -345,8 +345,11 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
   void CollectCluster(std::vector<prometheus::MetricFamily>& families) const {
     const std::lock_guard lock(mutex_);
     if (!cluster_gauges_) return;
+    const ClusterGauges gauges = cluster_gauges_();
     AddGauge("postkeeper_replicas", "Replicas registered, this one among them, as last seen by this one.",
-             static_cast<double>(cluster_gauges_().replicas), families);
+             static_cast<double>(gauges.replicas), families);
+    AddGauge("postkeeper_unreachable_replicas", "Replicas registered that this one has no connection to.",
+             static_cast<double>(gauges.unreachable_replicas), families);
   }
 
   // Constant after construction.

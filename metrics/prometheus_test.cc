@@ -98,7 +98,7 @@ struct Everything {
     metrics.zookeeper().SessionExpired();
     metrics.SetZookeeperGauges(
         [] { return ZookeeperGauges{.is_connected = true, .requests_in_flight = 9, .watched_path_bytes = 10}; });
-    metrics.SetClusterGauges([] { return ClusterGauges{.replicas = 3}; });
+    metrics.SetClusterGauges([] { return ClusterGauges{.replicas = 3, .unreachable_replicas = 1}; });
     MethodMetrics& method = metrics.ForMethod({"unary", "postkeeper.v1.MessageService", "Enqueue"});
     method.Started();
     method.MessageReceived();
@@ -152,6 +152,7 @@ TEST(PrometheusTest, WhatIsCountedIsSeen) {
   EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_requests_in_flight"), "9");
   EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_watched_path_bytes"), "10");
   EXPECT_EQ(ValueOf(dump, "postkeeper_replicas"), "3");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_unreachable_replicas"), "1");
   EXPECT_EQ(ValueOf(dump, "postkeeper_build_info{store_format=\"1\",version=\"1.2.3\"}"), "1");
 }
 

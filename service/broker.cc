@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <asio/post.hpp>
 
+#include "service/balancer.h"
 #include "service/logging.h"
 #include "zkstore/errors.h"
 #include "zkstore/text.h"
@@ -40,7 +41,15 @@ Broker::Broker(EngineContext& context, Options options)
                                                            .version = options_.version,
                                                            .start_time = context.environment.WallNow()},
                                                MembershipListener())),
-      census_(std::make_shared<OwnerCensus>(context.environment, context.client, context.layout)) {}
+      census_(std::make_shared<OwnerCensus>(context.environment, context.client, context.layout)),
+      balancer_(std::make_shared<Balancer>(
+          context.environment, [this] { return Logs(); }, context.process, options_.balance_after)),
+      strand_(context.environment.MakeStrand()),
+      discover_(context.environment, strand_) {
+  context_.is_first_choice = [balancer = balancer_](const Uid& log, const OwnerView& free) {
+    return balancer->IsFirstChoice(log, free);
+  };
+}
 
 Broker::~Broker() = default;
 
@@ -53,9 +62,12 @@ Task<absl::Status> Broker::Start() {
     if (status.ok()) {
       is_started_ = true;
       membership_->Start();
-      context_.metrics.SetClusterGauges([membership = membership_] {
-        return ClusterGauges{.replicas = static_cast<std::int64_t>(membership->size())};
+      context_.metrics.SetClusterGauges([membership = membership_, unreachable = options_.unreachable_replicas] {
+        return ClusterGauges{.replicas = static_cast<std::int64_t>(membership->size()),
+                             .unreachable_replicas = unreachable ? unreachable() : 0};
       });
+      balancer_->Start();
+      Spawn(strand_, DiscoverLogs());
       Spawn(context_.environment.executor(), SweepTrash());
       co_return absl::OkStatus();
     }
@@ -70,13 +82,20 @@ Task<absl::Status> Broker::StartOnce() {
   if (absl::Status status = co_await context_.catalog.Open(); !status.ok()) co_return status;
   // Before any engine takes a log: who sees our name in an owner record must see our registration too.
   if (absl::Status status = co_await membership_->Join(options_.dead_predecessor); !status.ok()) co_return status;
-  co_return co_await OpenAll();
+  co_return co_await OpenNew();
 }
 
-Task<absl::Status> Broker::OpenAll() {
+bool Broker::IsOpen(const LogName& name) const {
+  absl::MutexLock lock(&mutex_);
+  return name.kind == LogKind::kQueue ? queues_.contains(name) : topics_.contains(name);
+}
+
+// What is in the catalog and has no engine here.
+Task<absl::Status> Broker::OpenNew() {
   absl::StatusOr<std::vector<LogName>> names = co_await context_.catalog.ListAll();
   if (!names.ok()) co_return names.status();
   for (const LogName& name : *names) {
+    if (IsOpen(name) || is_draining_) continue;
     absl::StatusOr<LogEntry> entry = co_await context_.catalog.Get(name);
     if (absl::IsNotFound(entry.status())) continue;
     if (!entry.ok()) co_return entry.status();
@@ -324,8 +343,17 @@ Membership::Listener Broker::MembershipListener() {
         {{"replica", EncodeProcessId(replica.process)}, {"address", replica.address}, {"version", replica.version}});
   };
   return {.on_registered = [this] { TellEngines(); },
-          .on_join = [log](const ReplicaInfo& replica) { log("a replica is there", replica); },
-          .on_leave = [log](const ReplicaInfo& replica) { log("a replica has gone", replica); },
+          .on_join =
+              [this, log](const ReplicaInfo& replica) {
+                log("a replica is there", replica);
+                balancer_->OnJoin(replica.process);
+              },
+          .on_leave =
+              [this, log](const ReplicaInfo& replica) {
+                log("a replica has gone", replica);
+                balancer_->OnLeave(replica.process);
+                LookForFreeLogs();
+              },
           .on_trouble =
               [](const absl::Status& why) {
                 LogWarning("could not look after the registration", {{"error", why.message()}});
@@ -337,6 +365,25 @@ void Broker::LookForFreeLogs() {
   absl::MutexLock lock(&mutex_);
   for (auto& [name, engine] : queues_) engine->LookForOwner();
   for (auto& [name, engine] : topics_) engine->LookForOwner();
+  asio::post(strand_, [this] { discover_.Notify(); });  // it may have created some
+}
+
+std::vector<LogHandle> Broker::Logs() const {
+  std::vector<LogHandle> logs;
+  absl::MutexLock lock(&mutex_);
+  logs.reserve(queues_.size() + topics_.size());
+  for (const auto& [name, engine] : queues_) logs.emplace_back(engine);
+  for (const auto& [name, engine] : topics_) logs.emplace_back(engine);
+  return logs;
+}
+
+Task<void> Broker::DiscoverLogs() {
+  while (!is_stopped_) {
+    co_await discover_.WaitFor(kDiscoverInterval);
+    if (!is_ready()) continue;
+    const absl::Status opened = co_await OpenNew();
+    if (!opened.ok()) LogWarning("could not look for new queues and topics", {{"error", opened.message()}});
+  }
 }
 
 // The engines use a new session only when it has our registration.
@@ -367,6 +414,7 @@ Task<void> Broker::Stop(Duration timeout) {
   Drain();
   is_stopped_ = true;
   context_.metrics.SetClusterGauges({});
+  balancer_->Stop();
   co_await membership_->Stop();
   std::vector<std::shared_ptr<QueueEngine>> queues;
   std::vector<std::shared_ptr<TopicEngine>> topics;

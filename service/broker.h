@@ -21,20 +21,28 @@
 
 namespace postkeeper {
 
+class Balancer;
+class LogHandle;
+
 // Opens the store, joins the replicas that are registered there, and keeps an engine for each queue and topic of the
-// catalog: all of them from the start, since a log without an owner is not trimmed.
+// catalog: all of them from the start, since a log without an owner is not trimmed, and those that other replicas
+// create within kDiscoverInterval, or when one of them goes.
 //
 // Threads: Find... and the flags are thread-safe; tasks may be spawned on any executor of the environment.
 // Errors: QUEUE_NOT_FOUND and TOPIC_NOT_FOUND (the text gives the command that creates it), OTHER_SETTINGS,
 // ETAG_MISMATCH, ZOOKEEPER_UNAVAILABLE, OUTCOME_UNKNOWN, NO_OWNER, REPLICA_DRAINING, STORE_FORMAT_NEWER.
 class Broker {
  public:
+  static constexpr Duration kDiscoverInterval = std::chrono::seconds(10);
+
   struct Options {
     bool creates_automatically = false;  // queues and topics of namespace default, at first use
     std::string version;                 // of this program, for the registration
     // Of the process that ran here before and cannot run any more (its data directory is locked by us): its
     // registration is removed at once instead of being waited out.
     std::optional<ProcessId> dead_predecessor;
+    Duration balance_after = std::chrono::seconds(30);        // see Balancer
+    std::function<std::int64_t()> unreachable_replicas = {};  // for the gauge; thread-safe
   };
 
   Broker(EngineContext& context, Options options);
@@ -79,7 +87,9 @@ class Broker {
 
  private:
   Task<absl::Status> StartOnce();
-  Task<absl::Status> OpenAll();
+  Task<absl::Status> OpenNew();
+  bool IsOpen(const LogName& name) const;
+  std::vector<LogHandle> Logs() const;
   void Adopt(const LogEntry& entry);
   template <typename Engine>
   std::shared_ptr<Engine> AdoptEngine(absl::flat_hash_map<LogName, std::shared_ptr<Engine>>& engines,
@@ -97,6 +107,7 @@ class Broker {
   Membership::Listener MembershipListener();
   void TellEngines();
   void LookForFreeLogs();
+  Task<void> DiscoverLogs();
   Task<void> SweepTrash();
   Task<void> CloseAll(std::vector<std::shared_ptr<QueueEngine>> queues,
                       std::vector<std::shared_ptr<TopicEngine>> topics, asio::any_io_executor strand, Duration timeout);
@@ -108,6 +119,9 @@ class Broker {
   std::atomic<bool> is_stopped_ = false;
   const std::shared_ptr<Membership> membership_;
   const std::shared_ptr<OwnerCensus> census_;
+  const std::shared_ptr<Balancer> balancer_;
+  const asio::any_io_executor strand_;  // of discover_
+  Signal discover_;
 
   mutable absl::Mutex mutex_;  // held for constant time; no other lock is taken under it
   absl::flat_hash_map<LogName, std::shared_ptr<QueueEngine>> queues_ ABSL_GUARDED_BY(mutex_);

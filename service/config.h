@@ -36,6 +36,7 @@ struct Config {
   bool auto_create_is_on = false;
   int threads = 0;
   Duration session_timeout{};
+  Duration balance_after{};
   Duration drain_timeout{};
   LogLevel log_level = LogLevel::kInfo;
   LogFormat log_format = LogFormat::kText;

@@ -22,6 +22,8 @@
 #include "service/embedded_zookeeper.h"
 #include "service/logging.h"
 #include "service/metered_client.h"
+#include "service/peer_watch.h"
+#include "service/peers.h"
 #include "service/server.h"
 #include "service/stop_signals.h"
 #include "zkstore/c_client.h"
@@ -247,7 +249,11 @@ class Daemon {
                                      .limits = EngineLimitsOf(config_)});
     broker_.emplace(*context_, Broker::Options{.creates_automatically = config_.auto_create_is_on,
                                                .version = version_,
-                                               .dead_predecessor = dead_predecessor_});
+                                               .dead_predecessor = dead_predecessor_,
+                                               .balance_after = config_.balance_after,
+                                               .unreachable_replicas = [this] { return peer_watch_->unreachable(); }});
+    peer_watch_.emplace(*environment_,
+                        [this](const std::string& address) { return desk_->peers->IsConnectedTo(address); });
     started_ = Run(StartBroker(), &start_result_);
     desk_->SetBroker(&*broker_);
   }
@@ -290,6 +296,17 @@ class Daemon {
     if (now - gate_looked_at_ < std::chrono::seconds(1)) return;
     gate_looked_at_ = now;
     desk_->gate.Tick();
+    LookAtPeers();
+  }
+
+  void LookAtPeers() {
+    std::vector<std::string> addresses;
+    if (const std::optional<Membership::View> view = broker_->membership().view()) {
+      for (const ReplicaInfo& replica : view->replicas) {
+        if (replica.process != process_ && !replica.address.empty()) addresses.push_back(replica.address);
+      }
+    }
+    peer_watch_->Look(addresses);
   }
 
   std::optional<absl::Status> ZookeeperGone() {
@@ -330,6 +347,7 @@ class Daemon {
   std::optional<Catalog> catalog_;
   std::optional<BatchCache> cache_;
   std::unique_ptr<EngineContext> context_;
+  std::optional<PeerWatch> peer_watch_;
   std::optional<Broker> broker_;
 
   absl::Status start_result_;  // once started_ is ready

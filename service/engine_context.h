@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "metrics/metrics.h"
@@ -15,6 +16,7 @@
 #include "zkstore/layout.h"
 #include "zkstore/log_appender.h"
 #include "zkstore/mutation.h"
+#include "zkstore/owner.h"
 
 namespace postkeeper {
 
@@ -42,6 +44,10 @@ struct EngineContext {
   Metrics& metrics;
   const AppendOptions append;
   const EngineLimits limits;
+
+  // Whether this replica is the one that should take a log of nobody, or of a replica that is gone. Thread-safe; set
+  // before the first engine. Empty: it is.
+  std::function<bool(const Uid& log, const OwnerView& free)> is_first_choice = {};
 
   std::atomic<std::uint32_t> last_generation{0};  // of producers' chains: never used twice by a process
   std::atomic<std::int64_t> stored_bytes{0};      // of all open logs, about

@@ -63,6 +63,11 @@ constexpr Knob kKnobs[] = {
      "After how much silence ZooKeeper takes this replica for dead and others take its queues over. Below 2 s a long "
      "pause of either side's memory management ends sessions; above 60 s a crash stalls its queues too long.",
      &Config::session_timeout},
+    {"balance-after", kStore, KnobKind::kDuration, "30s", kSecond, 24 * kHour, "",
+     "A replica that has joined is given its share of the queues and topics when it has been there for so long, and "
+     "only "
+     "of those that have been with their owner for as long. Longer than a restart, so that they don't move twice.",
+     &Config::balance_after},
     {"zookeeper-heap", kStore, KnobKind::kBytes, "auto", 256 * kMiB, 31 * kGiB, "",
      "The memory of the embedded ZooKeeper, which keeps everything stored in memory. auto = 1.5 x (--stored-bytes-max "
      "+ "

@@ -39,6 +39,14 @@ asio::any_io_executor LogHandle::strand() const {
   return std::visit([](const auto& engine) { return engine->strand(); }, engine_);
 }
 
+const Uid& LogHandle::uid() const {
+  return std::visit([](const auto& engine) -> const Uid& { return engine->uid(); }, engine_);
+}
+
+Task<void> LogHandle::HandOver(Duration timeout) const {
+  return std::visit([timeout](const auto& engine) { return engine->HandOver(timeout); }, engine_);
+}
+
 void LogHandle::Append(CheckedAppend append, LogAppender::Done done) const {
   if (const auto* queue = std::get_if<std::shared_ptr<QueueEngine>>(&engine_)) {
     (*queue)->Enqueue(std::move(append), std::move(done));

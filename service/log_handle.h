@@ -10,7 +10,7 @@
 
 namespace postkeeper {
 
-// Refers to one engine and keeps it alive. A value. All but strand() is to be called on the strand.
+// Refers to one engine and keeps it alive. A value. What is not said to be thread-safe is to be called on the strand.
 class LogHandle {
  public:
   using Engine = std::variant<std::shared_ptr<QueueEngine>, std::shared_ptr<TopicEngine>>;
@@ -21,11 +21,15 @@ class LogHandle {
   // Looks it up in the catalog; creates it where that is allowed.
   static Task<absl::StatusOr<LogHandle>> Open(Broker& broker, Name name);
 
+  // Thread-safe.
   asio::any_io_executor strand() const;
+  const Uid& uid() const;
   void Append(CheckedAppend append, LogAppender::Done done) const;
+  // Thread-safe.
   bool is_serving() const;
   Task<absl::Status> WaitUntilServing(Duration timeout) const;
   Task<std::optional<std::string>> FindOwner(Duration timeout) const;
+  Task<void> HandOver(Duration timeout) const;
 
  private:
   Engine engine_;

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <asio/post.hpp>
+#include <utility>
 
 #include "zkstore/errors.h"
+#include "zkstore/log_reader.h"
 #include "zkstore/mutation.h"
 
 namespace postkeeper {
@@ -11,7 +13,9 @@ namespace {
 
 // Between attempts to take a log.
 constexpr Duration kRetryPause = std::chrono::milliseconds(100);
-constexpr Duration kPauseWhileOwnedElsewhere = std::chrono::seconds(1);
+// While another replica has it and the record is watched; the watch tells sooner, and so does who leaves.
+constexpr Duration kPauseWhileWatching = std::chrono::seconds(5);
+constexpr Duration kPauseUnwatched = std::chrono::seconds(1);
 // How long calls wait for a ZooKeeper that is not connected.
 constexpr Duration kPatience = std::chrono::milliseconds(1500);
 
@@ -42,6 +46,10 @@ void LogOwnership::Look() {
 Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
   (void)self;  // keeps this alive
   while (!is_stopped_ && !is_gone_) {
+    if (is_handing_over_) {
+      co_await wake_.Wait();
+      continue;
+    }
     if (!is_held_) {
       why_not_ = co_await Take();
       if (is_stopped_ || is_gone_) break;
@@ -49,7 +57,7 @@ Task<void> LogOwnership::Run(std::shared_ptr<LogOwnership> self) {
         const bool is_elsewhere = HasReason(why_not_, Reason::kNoOwner);
         if (is_elsewhere) co_await LookWhoOwnsIt();
         if (is_stopped_) break;
-        co_await wake_.WaitFor(is_elsewhere ? kPauseWhileOwnedElsewhere : kRetryPause);
+        co_await wake_.WaitFor(is_elsewhere ? PauseBeforeNextLook() : kRetryPause);
       }
       continue;
     }
@@ -75,8 +83,13 @@ Task<absl::Status> LogOwnership::Take() {
   if (session.state != zk::SessionState::kConnected) {
     co_return MakeError(Reason::kZookeeperUnavailable, "there is no connection to ZooKeeper");
   }
-  absl::StatusOr<OwnerView> taken =
-      co_await TakeOwnership(context_.client, context_.layout, log_, context_.process, context_.address);
+  const std::optional<Instant> was_free_since = std::exchange(free_since_, std::nullopt);
+  std::function<bool(const OwnerView&)> may_take = [this, was_free_since](const OwnerView& free) {
+    free_since_ = was_free_since.value_or(context_.environment.Now());
+    return MayTake(free);
+  };
+  absl::StatusOr<OwnerView> taken = co_await TakeOwnership(context_.client, context_.layout, log_, context_.process,
+                                                           context_.address, std::move(may_take));
   if (absl::IsNotFound(taken.status())) {
     is_gone_ = true;
     if (!is_stopped_ && listener_.on_gone) listener_.on_gone();
@@ -84,6 +97,7 @@ Task<absl::Status> LogOwnership::Take() {
   }
   if (!taken.ok()) co_return taken.status();
   if (is_stopped_) co_return absl::OkStatus();
+  free_since_.reset();
   held_ = *taken;
   session_id_ = session.session_id;
   absl::Status loaded = co_await listener_.on_taken(held_);
@@ -94,10 +108,24 @@ Task<absl::Status> LogOwnership::Take() {
   co_return absl::OkStatus();
 }
 
+// Also when it is long free: whoever should take it does not.
+bool LogOwnership::MayTake(const OwnerView& free) {
+  const bool was_never_owned = free.epoch == 0;
+  if (was_never_owned || !context_.is_first_choice || context_.is_first_choice(log_, free)) return true;
+  return context_.environment.Now() - *free_since_ >= kFreeForAnyone;
+}
+
+Duration LogOwnership::PauseBeforeNextLook() const {
+  if (!free_since_) return is_watching_ ? kPauseWhileWatching : kPauseUnwatched;
+  const Duration left = *free_since_ + kFreeForAnyone - context_.environment.Now();
+  return std::clamp<Duration>(left, kRetryPause, kFreeForAnyone);
+}
+
 // A watch on the record wakes this object when the owner lets go.
 Task<void> LogOwnership::LookWhoOwnsIt() {
   zk::Watcher watcher;
-  if (!is_watching_) {
+  const std::size_t path_bytes = context_.layout.Owner(log_).size();
+  if (!is_watching_ && context_.client.watched_path_bytes() + path_bytes <= LogReader::kWatchedPathBytesMax) {
     is_watching_ = true;
     watcher = [weak = weak_from_this()](const zk::WatchEvent&) {
       const std::shared_ptr<LogOwnership> self = weak.lock();
@@ -114,7 +142,7 @@ Task<void> LogOwnership::LookWhoOwnsIt() {
   if (sets_watch && !owner.ok()) is_watching_ = false;
   if (is_stopped_) co_return;
   // An owner at our address is what ran here before: it is dead, and its registration will go.
-  const bool is_alive_elsewhere = owner.ok() && owner->state == OwnerView::State::kProcess &&
+  const bool is_alive_elsewhere = !free_since_ && owner.ok() && owner->state == OwnerView::State::kProcess &&
                                   owner->process != context_.process && owner->address != context_.address;
   if (!is_alive_elsewhere) {
     owner_elsewhere_.reset();
@@ -136,6 +164,17 @@ Task<std::optional<std::string>> LogOwnership::FindOwner(Duration timeout) {
   }
   if (is_held_ || is_gone_) co_return std::nullopt;
   co_return owner_elsewhere_;
+}
+
+void LogOwnership::BeginHandOver() {
+  is_held_ = false;
+  is_handing_over_ = true;
+  why_not_ = MakeError(Reason::kNoOwner, "the log is on its way to another replica");
+}
+
+void LogOwnership::EndHandOver() {
+  is_handing_over_ = false;
+  wake_.Notify();
 }
 
 // Under a new session.
@@ -209,6 +248,7 @@ Task<absl::Status> LogOwnership::WaitUntilHeld(Duration timeout) {
     const Instant now = context_.environment.Now();
     if (is_gone_) co_return absl::NotFoundError("deleted");
     if (is_stopped_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
+    if (owner_elsewhere_) co_return why_not_;
     if (context_.client.session().state == zk::SessionState::kConnected) connected = now;
     if (now - connected >= kPatience) {
       co_return MakeError(Reason::kZookeeperUnavailable, "there is no connection to ZooKeeper");

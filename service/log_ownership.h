@@ -16,15 +16,19 @@
 
 namespace postkeeper {
 
-// How it works. It takes the log as soon as it can, again and again until it succeeds, and lets the engine load what is
-// stored. When the ZooKeeper session has expired, it takes the log again under the new one; the engine keeps its
-// memory, since nobody else had the log in between. If somebody had, or the engine finds out by a refused write, the
-// engine is told that the log is lost, and the taking begins anew.
+// How it works. It takes the log when it is free, and lets the engine load what is stored. Of several replicas the one
+// that rendezvous hashing names takes a free log at once (EngineContext::is_first_choice); the others only when it is
+// still free after kFreeForAnyone. A log that nobody has ever had goes to whoever wants it first: who created it. When
+// the ZooKeeper session has expired, it takes the log again under the new one; the engine keeps its memory, since
+// nobody else had the log in between. If somebody had, or the engine finds out by a refused write, the engine is told
+// that the log is lost, and the taking begins anew.
 //
 // Lives on the strand of the engine; the functions of the listener are called there. Held by shared_ptr; keeps itself
 // alive until Stop.
 class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
  public:
+  static constexpr Duration kFreeForAnyone = std::chrono::seconds(2);
+
   struct Listener {
     // This process owns the log now, in a new epoch: load what is stored. An error gives it up for a while.
     std::function<Task<absl::Status>(OwnerView held)> on_taken;
@@ -50,19 +54,27 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   // Something does not fit to what the engine knows: perhaps it was deposed and has not heard of it. Then the log is
   // given up as by Lose, and the answer is NO_OWNER. NOT_FOUND, ZOOKEEPER_UNAVAILABLE: it could not be asked.
   Task<absl::Status> Confirm();
+  // The engine is about to give the log to another replica, by a write of its own: it is not held from now on, the
+  // listener is not called, and it is not taken before EndHandOver. To be called while it is held.
+  void BeginHandOver();
+  void EndHandOver();
   // No calls to the listener after this.
   void Stop();
 
+  // Thread-safe.
   bool is_held() const { return is_held_; }
   // Thread-safe.
   bool is_gone() const { return is_gone_; }
+  // Another replica has it, as far as is known.
+  bool is_elsewhere() const { return owner_elsewhere_.has_value(); }
   // What is held, or was held last.
   const OwnerView& held() const { return held_; }
 
   // Waits at most `timeout` until it is known who works for the log. The address of another replica that is alive, as
   // last seen; nullopt: this one, or nobody knows, or the log is gone.
   Task<std::optional<std::string>> FindOwner(Duration timeout);
-  // OK when the log is held; waits at most `timeout`, and not long while ZooKeeper does not answer.
+  // OK when the log is held; waits at most `timeout`, and not at all once another replica is known to have it, and not
+  // long while ZooKeeper does not answer.
   // ZOOKEEPER_UNAVAILABLE, NO_OWNER; absl::NotFound when the log is gone.
   Task<absl::Status> WaitUntilHeld(Duration timeout);
 
@@ -71,6 +83,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   Task<absl::Status> Take();
   Task<void> LookWhoOwnsIt();
   Task<void> Retake();
+  bool MayTake(const OwnerView& free);
+  Duration PauseBeforeNextLook() const;
   void Release();
 
   EngineContext& context_;
@@ -79,7 +93,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
 
   // Touched only on the strand.
   Listener listener_;
-  bool is_held_ = false;
+  std::atomic<bool> is_held_ = false;
   std::atomic<bool> is_gone_ = false;
   bool is_stopped_ = false;
   OwnerView held_;
@@ -88,8 +102,10 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   absl::Status why_not_;                        // while it is not held
   std::optional<std::string> owner_elsewhere_;  // while it is not held
   bool is_watching_ = false;                    // the owner record
-  Signal wake_;                                 // for Run
-  Signal changed_;                              // for those who wait until it is held
+  bool is_handing_over_ = false;
+  std::optional<Instant> free_since_;  // as far as it was looked, and left to another replica
+  Signal wake_;                        // for Run
+  Signal changed_;                     // for those who wait until it is held
 };
 
 }  // namespace postkeeper

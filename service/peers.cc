@@ -68,6 +68,10 @@ std::shared_ptr<grpc::Channel> Peers::ChannelTo(const std::string& address) {
   return found;
 }
 
+bool Peers::IsConnectedTo(const std::string& address) {
+  return ChannelTo(address)->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY;
+}
+
 absl::Status NotOwner(std::string_view owner) {
   return MakeError(Reason::kNoOwner, Cat("the replica at ", owner, " works for it, as far as this one knows"));
 }

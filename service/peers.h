@@ -32,6 +32,8 @@ class Peers {
   static constexpr std::size_t kChannelsMax = 256;
 
   std::shared_ptr<grpc::Channel> ChannelTo(const std::string& address);
+  // Whether the connection to it stands; if not, one is tried.
+  bool IsConnectedTo(const std::string& address);
 
  private:
   absl::Mutex mutex_;

@@ -140,8 +140,13 @@ void QueueEngine::OnRetaken(const OwnerView& held) {
 
 void QueueEngine::OnLost(absl::Status why) {
   LogWarning("lost a queue", {{"queue", full_name_}, {"why", why.message()}});
-  ++reign_;
   cursor_->Depose();
+  LeaveReign();
+}
+
+// The memory of this reign is of no use any more.
+void QueueEngine::LeaveReign() {
+  ++reign_;
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
   ForgetGrants();
   reader_->Ring();
@@ -380,6 +385,37 @@ void QueueEngine::EndConsumers(const absl::Status& why) {
   for (const auto& end : ends) end(why);
 }
 
+std::vector<Cursor::HandedOverLease> QueueEngine::LeasesToHandOver() const {
+  const Instant now = context_.environment.Now();
+  std::vector<Cursor::HandedOverLease> leases;
+  for (const Dispatcher::Grant& lease : dispatcher_->Leases(Cursor::kHandedOverLeasesMax)) {
+    const auto adopted = adopted_.find(lease.position);
+    const bool is_adopted = adopted != adopted_.end() && adopted->second.number == lease.number;
+    leases.push_back({lease.position, lease.number, std::max<Duration>(lease.deadline - now, Duration::zero()),
+                      is_adopted ? adopted->second.epochs : Reign()});
+  }
+  // Their messages have not been read again yet.
+  leases.insert(leases.end(), handed_over_.begin(), handed_over_.end());
+  return leases;
+}
+
+Task<void> QueueEngine::HandOver(Duration timeout) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  if (is_draining_ || !ownership_->is_held()) co_return;
+  // Nobody has seen what was about to be given out.
+  for (const Loading& loading : std::exchange(loading_, {})) TakeBack(loading);
+  std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
+  ownership_->BeginHandOver();
+  LeaveReign();
+  const absl::Status given = co_await cursor_->LetGo(std::move(leases), timeout);
+  ownership_->EndHandOver();
+  if (given.ok()) {
+    LogInfo("handed a queue over", {{"queue", full_name_}});
+  } else {
+    LogWarning("could not hand a queue over", {{"queue", full_name_}, {"why", given.message()}});
+  }
+}
+
 Task<void> QueueEngine::Close(Duration timeout) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
   Drain();
@@ -389,15 +425,7 @@ Task<void> QueueEngine::Close(Duration timeout) {
   is_closed_ = true;
   if (ownership_->is_held()) {
     const Instant now = context_.environment.Now();
-    std::vector<Cursor::HandedOverLease> leases;
-    for (const Dispatcher::Grant& lease : dispatcher_->Leases(Cursor::kHandedOverLeasesMax)) {
-      const auto adopted = adopted_.find(lease.position);
-      const bool is_adopted = adopted != adopted_.end() && adopted->second.number == lease.number;
-      leases.push_back({lease.position, lease.number, std::max<Duration>(lease.deadline - now, Duration::zero()),
-                        is_adopted ? adopted->second.epochs : Reign()});
-    }
-    // Their messages have not been read again yet.
-    leases.insert(leases.end(), handed_over_.begin(), handed_over_.end());
+    std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
     ownership_->Stop();
     ++reign_;
     const absl::Status given =

@@ -149,7 +149,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void SetEntry(LogEntry entry);
   // Deletes the queue from the catalog as its owner and closes the engine.
   Task<absl::Status> Delete();
-  // True while this replica owns the log and has begun to dispatch.
+  // True while this replica owns the log and has begun to dispatch. Thread-safe.
   bool is_serving() const { return ownership_->is_held(); }
   // Its owner may have gone. Thread-safe.
   void LookForOwner() { ownership_->Look(); }
@@ -166,6 +166,9 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
 
   // Stops dispatching: waiting calls end with REPLICA_DRAINING, streams should be asked to go.
   void Drain();
+  // Gives the log to another replica, if it is held, with its leases: dispatching stops, and goes on here only if
+  // nobody else takes it. Consumers stay, and hear from the next owner's address as at any loss. At most `timeout`.
+  Task<void> HandOver(Duration timeout);
   // Ends all work: waits for writes on their way, gives the log back with its leases. At most `timeout`.
   Task<void> Close(Duration timeout);
 
@@ -217,6 +220,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void AdoptHandedOverLeases();
   Dispatcher::Outcome AdoptLease(Position position, const Adopted& adopted, Duration lease);
   Cursor::EpochRange Reign() const { return {first_epoch_, ownership_->held().epoch}; }
+  std::vector<Cursor::HandedOverLease> LeasesToHandOver() const;
+  void LeaveReign();
   void EndConsumers(const absl::Status& why);
   void ForgetGrants();
   Cursor::Head CurrentHead() const;

@@ -56,10 +56,12 @@ void TopicEngine::Start() {
   ownership.on_taken = [self](OwnerView held) { return self->OnTaken(std::move(held)); };
   ownership.on_retaken = [](const OwnerView&) {};
   ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
-  ownership.on_gone = [self] {
+  const auto wake_readers = [self] {
     ++self->growth_;
     self->grown_.Notify();
   };
+  ownership.on_owned_elsewhere = [wake_readers](const std::string&) { wake_readers(); };
+  ownership.on_gone = wake_readers;
   ownership_ = std::make_shared<LogOwnership>(context_, entry_.uid, strand_, std::move(ownership));
   ownership_->Start();
 }
@@ -139,6 +141,10 @@ Task<absl::Status> TopicEngine::StepOverHole(Position hole, Position next) {
 
 void TopicEngine::OnLost(absl::Status why) {
   LogWarning("lost a topic", {{"topic", full_name_}, {"why", why.message()}});
+  LeaveReign();
+}
+
+void TopicEngine::LeaveReign() {
   ++reign_;
   ++growth_;
   reader_->Ring();
@@ -404,6 +410,10 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
   while (true) {
     if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
     if (is_deleted_ || ownership_->is_gone()) co_return NotFound();
+    if (ownership_->is_elsewhere()) {
+      co_return MakeError(Reason::kNoOwner, Cat("another replica works for topic ", full_name_, " now"),
+                          {.resource = full_name_});
+    }
     if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok() && !IsMutated(Mutation::kSilentGap)) {
       co_return status;
     }
@@ -487,6 +497,34 @@ void TopicEngine::Drain() {
   grown_.Notify();
 }
 
+Task<absl::Status> TopicEngine::LetGo(OwnerView held) {
+  std::vector<zk::Op> ops;
+  ops.push_back(LetGoOp(context_.layout, entry_.uid, held));
+  // A trim may be in of which the reply is still to come: then the store knows better than we do.
+  if (trimming_to_ <= kept_from_ || IsMutated(Mutation::kHeadGoesBack)) {
+    ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+  }
+  const zk::Response reply = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+  if (reply.code != zk::Code::kOk) co_return UnavailableError(reply, "take the log back");
+  co_return absl::OkStatus();
+}
+
+// A request to ZooKeeper has its own limit in time.
+Task<void> TopicEngine::HandOver(Duration) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  if (is_draining_ || !ownership_->is_held()) co_return;
+  OwnerView held = ownership_->held();
+  ownership_->BeginHandOver();
+  LeaveReign();
+  const absl::Status given = co_await LetGo(std::move(held));
+  ownership_->EndHandOver();
+  if (given.ok()) {
+    LogInfo("handed a topic over", {{"topic", full_name_}});
+  } else {
+    LogWarning("could not hand a topic over", {{"topic", full_name_}, {"why", given.message()}});
+  }
+}
+
 Task<void> TopicEngine::Close(Duration timeout) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
   Drain();
@@ -494,14 +532,10 @@ Task<void> TopicEngine::Close(Duration timeout) {
   is_closed_ = true;
   ++reign_;
   if (ownership_->is_held()) {
-    std::vector<zk::Op> ops;
-    ops.push_back(LetGoOp(context_.layout, entry_.uid, ownership_->held()));
-    // A trim may be in of which the reply is still to come: then the store knows better than we do.
-    if (trimming_to_ <= kept_from_ || IsMutated(Mutation::kHeadGoesBack)) {
-      ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
-    }
+    OwnerView held = ownership_->held();
     ownership_->Stop();
-    co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+    const absl::Status given = co_await LetGo(std::move(held));
+    if (!given.ok()) LogWarning("could not give a topic back", {{"topic", full_name_}, {"why", given.message()}});
   }
   ownership_->Stop();
   reader_->Ring();

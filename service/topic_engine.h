@@ -66,6 +66,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   const LogEntry& entry() const { return entry_; }
   void SetEntry(LogEntry entry);
   Task<absl::Status> Delete();
+  // Thread-safe.
   bool is_serving() const { return ownership_->is_held(); }
   // Its owner may have gone. Thread-safe.
   void LookForOwner() { ownership_->Look(); }
@@ -79,6 +80,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   // Readers that wait return at once.
   void Drain();
   bool is_draining() const { return is_draining_; }
+  // Gives the log to another replica, if it is held.
+  Task<void> HandOver(Duration timeout);
   Task<void> Close(Duration timeout);
 
  private:
@@ -94,6 +97,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Task<absl::Status> OnTaken(OwnerView held);
   void OnLost(absl::Status why);
 
+  void LeaveReign();
+  Task<absl::Status> LetGo(OwnerView held);
   void PublishNow(CheckedAppend append, LogAppender::Done done);
   Task<void> Follow(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
   Task<absl::Status> FollowOneStep(std::uint64_t reign);

@@ -48,12 +48,15 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
     view.state = OwnerView::State::kProcess;
     view.process = *process;
     view.address = record.address();
+  } else if (process) {
+    view.process = *process;
   }
   co_return view;
 }
 
 Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& layout, Uid log, ProcessId process,
-                                              std::string address) {
+                                              std::string address,
+                                              std::function<bool(const OwnerView& free)> may_take) {
   for (int attempt = 0; attempt < kTakeAttemptsMax; ++attempt) {
     absl::StatusOr<OwnerView> owner = co_await ReadOwner(client, layout, log);
     if (!owner.ok()) co_return owner.status();
@@ -65,6 +68,10 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
         co_return MakeError(Reason::kNoOwner, Cat("the replica at ", owner->address, " owns it"));
       }
       if (registration.code != zk::Code::kNoNode) co_return UnavailableError(registration, "say who is registered");
+    }
+    const bool is_ours = owner->state == OwnerView::State::kProcess && owner->process == process;
+    if (!is_ours && may_take && !may_take(*owner)) {
+      co_return MakeError(Reason::kNoOwner, "the log is free, and another replica should take it");
     }
     OwnerView mine{.state = OwnerView::State::kProcess,
                    .epoch = owner->epoch + 1,
@@ -81,7 +88,7 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
 }
 
 zk::Op LetGoOp(const Layout& layout, const Uid& log, const OwnerView& held) {
-  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_NOBODY, held.epoch, nullptr, ""), held.version);
+  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_NOBODY, held.epoch, &held.process, ""), held.version);
 }
 
 zk::Op MarkDeletedOp(const Layout& layout, const Uid& log, const OwnerView& held) {

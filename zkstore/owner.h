@@ -3,6 +3,7 @@
 #define POSTKEEPER_ZKSTORE_OWNER_H_
 
 #include <cstdint>
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -21,7 +22,7 @@ struct OwnerView {
 
   State state = State::kNobody;
   std::int64_t epoch = 0;    // the count of owners so far
-  ProcessId process{};       // kProcess only
+  ProcessId process{};       // kProcess: the owner; kNobody: who let go of it, or zero
   std::string address;       // kProcess only
   std::int32_t version = 0;  // the fence: every write of the owner checks it
 };
@@ -30,12 +31,13 @@ struct OwnerView {
 Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layout, Uid log, zk::Watcher watcher = {});
 
 // Makes this process the owner and begins the next epoch; from the moment of success no write of an earlier owner can
-// be committed. Takes a log of nobody, of a process that is not registered, and of this very process (a process that
-// lost its session, or its memory of having taken the log, takes it again). NO_OWNER, naming the other's address, if a
-// registered process has it; NOT_FOUND if the log is deleted or absent; ZOOKEEPER_UNAVAILABLE if the outcome is not
-// known: to be called again.
+// be committed. Takes a log of this very process (a process that lost its session, or its memory of having taken the
+// log, takes it again), and a free one, of nobody or of a process that is not registered, unless `may_take` (empty:
+// always) refuses it. NO_OWNER if it does, or, naming the other's address, if a registered process has the log;
+// NOT_FOUND if the log is deleted or absent; ZOOKEEPER_UNAVAILABLE if the outcome is not known: to be called again.
 Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& layout, Uid log, ProcessId process,
-                                              std::string address);
+                                              std::string address,
+                                              std::function<bool(const OwnerView& free)> may_take = {});
 
 // The operation that gives the log back, for the last write of its owner.
 zk::Op LetGoOp(const Layout& layout, const Uid& log, const OwnerView& held);

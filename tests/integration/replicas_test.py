@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import signal
+import socket
 import sys
 import time
 import unittest
@@ -23,6 +24,10 @@ def list_replicas(client, **fields):
     return client.cluster.ListReplicas(cluster_pb2.ListReplicasRequest(**fields), timeout=20)
 
 
+def owned_by(listed, server):
+    return next(replica.sources_owned for replica in listed.replicas if replica.address == server.address)
+
+
 class ReplicasTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -34,9 +39,9 @@ class ReplicasTest(unittest.TestCase):
         """A store of this test's own."""
         return f"/{self.id().rpartition('.')[2]}"
 
-    def start_replica(self, *flags):
+    def start_replica(self, *flags, balance_after="1h"):
         server = Postkeeperd("--zookeeper", self.zookeeper.hosts, "--root", self.root, "--auto-create", "on",
-                             "--session-timeout", f"{SESSION_TIMEOUT_S}s", *flags)
+                             "--session-timeout", f"{SESSION_TIMEOUT_S}s", "--balance-after", balance_after, *flags)
         self.addCleanup(server.close)
         client = Client(server.address)
         self.addCleanup(client.close)
@@ -149,6 +154,39 @@ class ReplicasTest(unittest.TestCase):
             two.process.send_signal(signal.SIGCONT)
         self.assertEqual(list(self.wait_for_addresses(client, one, two)), list(before))
         self.wait_for_addresses(two_client, one, two)
+
+    # A replica that joins gets its share of the queues, and both serve all of them meanwhile.
+    def test_shares_the_queues(self):
+        one, client = self.start_replica(balance_after="1s")
+        for i in range(24):
+            client.create_queue(f"q{i}")
+        two, _ = self.start_replica(balance_after="1s")
+        client, two_client = (Client(server.address, retries=True) for server in (one, two))
+        self.addCleanup(client.close)
+        self.addCleanup(two_client.close)
+
+        def owned():
+            return [replica.sources_owned for replica in list_replicas(client).replicas]
+
+        def works():
+            for i in range(24):
+                client.enqueue(f"q{i}", "x")
+                two_client.ack(f"q{i}", two_client.take(f"q{i}", wait=20))
+            return sum(owned()) == 24 and len(owned()) == 2 and min(owned()) >= 4
+
+        until(works, "both have their share", timeout_s=120)
+        handed_over = len(re.findall("info handed a queue over", one.log()))
+        self.assertGreaterEqual(handed_over, owned_by(list_replicas(client), two))
+        for i in range(24):
+            self.assertEqual(two_client.counts(f"q{i}"), (0, 0, 0))
+
+    # A replica that is registered and cannot be reached is named in the log of the others.
+    def test_unreachable_one_is_told(self):
+        one, _ = self.start_replica()
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"127.0.0.1:{silent.getsockname()[1]}"
+            self.start_replica("--advertise", address)
+            one.wait_for_log(rf"warning cannot reach the replica\b.*\baddress={re.escape(address)}\b")
 
     # What --advertise says is what others are told, whatever the replica listens on.
     def test_advertised_address(self):

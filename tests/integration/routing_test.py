@@ -29,7 +29,8 @@ class TwoReplicas(unittest.TestCase):
         self.other, self.there = self.replica()
 
     def replica(self):
-        server = Postkeeperd("--zookeeper", self.zookeeper.hosts, "--session-timeout", f"{SESSION_S}s")
+        server = Postkeeperd("--zookeeper", self.zookeeper.hosts, "--session-timeout", f"{SESSION_S}s",
+                             "--balance-after", "1h")
         self.addCleanup(server.close)
         client = Client(server.address)
         self.addCleanup(client.close)

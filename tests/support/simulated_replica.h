@@ -21,6 +21,7 @@ struct SimulatedReplicaOptions {
   AppendOptions append;
   EngineLimits limits;
   std::size_t cache_bytes = 64 << 20;
+  std::string address = "127.0.0.1:7411";
   std::optional<ProcessId> dead_predecessor;
 };
 
@@ -47,7 +48,7 @@ class SimulatedReplica {
                  .catalog = catalog_,
                  .layout = layout_,
                  .process = ProcessId::Make(environment),
-                 .address = "127.0.0.1:7411",
+                 .address = options.address,
                  .cache = cache_,
                  .metrics = *metrics_,
                  .append = options.append,
