@@ -14,7 +14,7 @@ namespace {
 // Between attempts to take a log.
 constexpr Duration kRetryPause = std::chrono::milliseconds(100);
 // While another replica has it and the record is watched; the watch tells sooner, and so does who leaves.
-constexpr Duration kPauseWhileWatching = std::chrono::seconds(5);
+constexpr Duration kPauseWhileWatching = std::chrono::seconds(30);
 constexpr Duration kPauseUnwatched = std::chrono::seconds(1);
 // How long calls wait for a ZooKeeper that is not connected.
 constexpr Duration kPatience = std::chrono::milliseconds(1500);
