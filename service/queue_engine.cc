@@ -406,8 +406,9 @@ Task<void> QueueEngine::HandOver(Duration timeout) {
   for (const Loading& loading : std::exchange(loading_, {})) TakeBack(loading);
   std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
   ownership_->BeginHandOver();
-  LeaveReign();
+  ++reign_;
   const absl::Status given = co_await cursor_->LetGo(std::move(leases), timeout);
+  LeaveReign();
   ownership_->EndHandOver();
   if (given.ok()) {
     LogInfo("handed a queue over", {{"queue", full_name_}});
