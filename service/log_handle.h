@@ -24,7 +24,9 @@ class LogHandle {
   asio::any_io_executor strand() const;
   void Append(CheckedAppend append, LogAppender::Done done) const;
   bool is_serving() const;
-  Task<absl::Status> WaitUntilServing(Duration timeout) const;
+  // See QueueEngine.
+  bool IsReadyFor(bool has_id) const;
+  Task<absl::Status> WaitUntilReadyFor(bool has_id, Duration timeout) const;
   Task<std::optional<std::string>> FindOwner(Duration timeout) const;
 
  private:
