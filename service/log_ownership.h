@@ -50,6 +50,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   // Something does not fit to what the engine knows: perhaps it was deposed and has not heard of it. Then the log is
   // given up as by Lose, and the answer is NO_OWNER. NOT_FOUND, ZOOKEEPER_UNAVAILABLE: it could not be asked.
   Task<absl::Status> Confirm();
+  // The same, without waiting for the answer.
+  void Doubt();
   // No calls to the listener after this.
   void Stop();
 
@@ -88,6 +90,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   absl::Status why_not_;                        // while it is not held
   std::optional<std::string> owner_elsewhere_;  // while it is not held
   bool is_watching_ = false;                    // the owner record
+  bool is_in_doubt_ = false;                    // Confirm is on its way
   Signal wake_;                                 // for Run
   Signal changed_;                              // for those who wait until it is held
 };

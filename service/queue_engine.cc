@@ -288,6 +288,7 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
       self->appending_bytes_ -= bytes;
     }
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
+    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
     if (outcome.ok()) {
       self->metrics_->Enqueued(messages, bytes);
       self->enqueued_.Add(messages, self->context_.environment.Now());

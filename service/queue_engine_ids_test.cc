@@ -28,7 +28,10 @@ class QueueIdsTest : public QueueEngineTest {
   // The message ids. A deposed owner that finds out by this call says NO_OWNER; then it is repeated, as clients do.
   std::vector<std::string> EnqueueWithId(const std::vector<std::string>& texts, const std::string& id) {
     AppendOutcome outcome = Await(Start(texts, id));
-    if (HasReason(outcome.status(), Reason::kNoOwner)) outcome = Await(Start(texts, id));
+    if (HasReason(outcome.status(), Reason::kNoOwner)) {
+      Pass(milliseconds(100));
+      outcome = Await(Start(texts, id));
+    }
     EXPECT_TRUE(outcome.ok()) << outcome.status();
     if (!outcome.ok()) return {};
     std::vector<std::string> ids;

@@ -285,6 +285,7 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
   auto answered = [self = shared_from_this(), has_id, id, messages, bytes, reign = reign_, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
+    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
     if (outcome.ok()) {
       self->metrics_->Published(messages, bytes);
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
