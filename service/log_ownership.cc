@@ -230,6 +230,16 @@ Task<absl::Status> LogOwnership::Confirm() {
   co_return lost;
 }
 
+void LogOwnership::Doubt() {
+  if (is_in_doubt_ || !is_held_) return;
+  is_in_doubt_ = true;
+  auto confirm = [](std::shared_ptr<LogOwnership> self) -> Task<void> {
+    (void)co_await self->Confirm();
+    self->is_in_doubt_ = false;
+  };
+  Spawn(strand_, confirm(shared_from_this()));
+}
+
 void LogOwnership::Stop() {
   is_stopped_ = true;
   is_held_ = false;
