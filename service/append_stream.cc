@@ -41,13 +41,22 @@ class AppendStream final : public BidiCall {
     if (Enter()) ReadMore();
   }
 
+  // Every frame that was taken is answered; then the stream ends with REPLICA_DRAINING, which says that the next one
+  // was not written. A peer that works for the log answers them, too, and ends with OK once it is half-closed.
   void AskToLeave(std::string_view, Duration) override {
-    if (FindRelay()) return End(ReplicaDraining());
     {
       absl::MutexLock lock(&mutex_);
       is_leaving_ = true;
     }
+    if (const std::shared_ptr<StreamRelay> relay = FindRelay()) return relay->HalfClose();
     Pump();
+  }
+
+  void EndNow(absl::Status why) override {
+    if (MayHaveUnansweredWrites()) {
+      why = MakeError(Reason::kOutcomeUnknown, "the stream was ended before this was answered");
+    }
+    BidiCall::EndNow(std::move(why));
   }
 
  private:
@@ -59,6 +68,28 @@ class AppendStream final : public BidiCall {
   };
 
   std::shared_ptr<AppendStream> Self() { return std::static_pointer_cast<AppendStream>(shared_from_this()); }
+
+  bool MayHaveUnansweredWrites() {
+    const bool is_relayed = FindRelay() != nullptr;
+    absl::MutexLock lock(&mutex_);
+    if (submitted_ > 0) is_safe_to_repeat_ = submitted_with_id_;
+    return is_relayed || unanswered_frames_ > static_cast<int>(accepted_.size());
+  }
+
+  void OnRelayStarted() override {
+    bool is_leaving = false;
+    {
+      absl::MutexLock lock(&mutex_);
+      is_leaving = is_leaving_;
+    }
+    if (is_leaving) FindRelay()->HalfClose();
+    BidiCall::OnRelayStarted();
+  }
+
+  absl::Status EndOfRelay() override {
+    absl::MutexLock lock(&mutex_);
+    return is_leaving_ && !is_input_over() ? ReplicaDraining() : absl::OkStatus();
+  }
 
   // ---- Frames in, on gRPC's thread
 

@@ -55,6 +55,8 @@ std::shared_ptr<grpc::Channel> Peers::ChannelTo(const std::string& address) {
     grpc::ChannelArguments arguments;
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectMinMs);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMaxMs);
+    // gRPC connects again only after it has resolved the name again, by default at most every 30 s.
+    arguments.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, kReconnectMinMs);
     arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);  // the caller decides what may be repeated
     arguments.SetMaxReceiveMessageSize(-1);        // the peer's own limits hold
     channel = grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
@@ -154,12 +156,16 @@ void StreamRelay::EndOperation() {
 void StreamRelay::Send(const grpc::ByteBuffer& frame) {
   const std::shared_ptr<StreamRelay> keeps_alive = shared_from_this();
   if (!BeginOperation()) return;
+  bool is_closed = false;
   {
     absl::MutexLock lock(&mutex_);
-    is_sending_ = true;
+    is_closed = is_half_closing_;
+    if (!is_closed) is_sending_ = true;
   }
-  outgoing_ = frame;
-  StartWrite(&outgoing_);
+  if (!is_closed) {
+    outgoing_ = frame;
+    StartWrite(&outgoing_);
+  }
   EndOperation();
 }
 

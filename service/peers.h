@@ -104,7 +104,7 @@ class StreamRelay : public grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteB
   static std::shared_ptr<StreamRelay> Start(const std::shared_ptr<grpc::Channel>& channel, const RelayedCall& call,
                                             const grpc::ByteBuffer& first_frame, Listener listener);
 
-  // To be called when no frame is on its way: after on_sent.
+  // To be called when no frame is on its way: after on_sent. Behind a HalfClose it sends nothing.
   void Send(const grpc::ByteBuffer& frame);
   void HalfClose();
   void ReadMore();

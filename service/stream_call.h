@@ -175,7 +175,7 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
       const std::shared_ptr<grpc::Channel> channel = desk_.peers->ChannelTo(owner);
       const bool is_connected = co_await WaitUntilConnected(desk_.environment, channel);
       if (is_connected) {
-        StartRelay(channel, first_frame);
+        if (!IsEnding()) StartRelay(channel, first_frame);
         co_return true;
       }
     }
@@ -190,8 +190,14 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
     return relay_;
   }
 
+  bool has_relay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return relay_ != nullptr; }
+
+  // Everything is relayed from now on. The peer may have taken the first frame already.
+  virtual void OnRelayStarted() {}
   // The peer has taken a frame, and the next one may be read.
   virtual void OnRelayReady() {}
+  // What the end of a relayed stream means here, when the peer has ended it with OK.
+  virtual absl::Status EndOfRelay() { return absl::OkStatus(); }
 
   Desk& desk_;
   grpc::CallbackServerContext& context_;
@@ -225,6 +231,7 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
       is_ending = end_.has_value();
     }
     if (is_ending) relay->Cancel();
+    OnRelayStarted();
     Pump();  // a frame may have come already
   }
 
@@ -233,6 +240,8 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
     if (IsUnexplained(answer.status)) {
       end = MakeError(Reason::kOutcomeUnknown,
                       Cat("the connection to the replica that works for it broke: ", answer.status.error_message()));
+    } else if (answer.status.ok()) {
+      end = EndOfRelay();
     } else {
       absl::MutexLock lock(&mutex_);
       if (!end_) relayed_end_ = std::move(answer);
@@ -312,7 +321,8 @@ class BidiCall : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   void ReadMore() {
     {
       absl::MutexLock lock(&mutex_);
-      if (is_reading_ || is_input_over_ || end_ || !(is_peer_ready_ || MayRead())) return;
+      // A frame that is read before the relay is known here would be taken for one of ours.
+      if (is_reading_ || is_input_over_ || end_ || !((is_peer_ready_ && has_relay()) || MayRead())) return;
       is_peer_ready_ = false;
       is_reading_ = true;
       ++reads_starting_;
@@ -328,6 +338,13 @@ class BidiCall : public StreamCall<grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   }
   bool is_input_over() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return is_input_over_; }
 
+  void OnRelayStarted() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (!is_peer_ready_) return;  // OnRelayReady follows
+    }
+    ReadMore();
+  }
   // One frame is read when the one before it is on its way to the peer.
   void OnRelayReady() final {
     {

@@ -60,6 +60,8 @@ def open_channel(address=None):
         # A server that restarts is found again soon.
         ("grpc.initial_reconnect_backoff_ms", 200),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # gRPC connects again only after it has resolved the name again, by default at most every 30 s.
+        ("grpc.dns_min_time_between_resolutions_ms", 200),
         # postkeeperd is a neighbour; a web proxy in the environment is not the way to it.
         ("grpc.enable_http_proxy", 0),
     ])

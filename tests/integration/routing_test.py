@@ -1,13 +1,15 @@
 """Two replicas in front of one ZooKeeper: any of them serves any call, and one works on when the other has gone."""
 
 import pathlib
+import signal
 import sys
+import threading
 import time
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
-from client import (ALREADY_SETTLED, Client, admin_pb2, bodies, duration, grpc, message_pb2, messages,  # noqa: E402
+from client import (ALREADY_SETTLED, Client, Refusal, admin_pb2, bodies, duration, grpc, message_pb2, messages,  # noqa: E402
                     refusal, tokens, until)
 from postkeeperd import Postkeeperd  # noqa: E402
 from zookeeper import Zookeeper  # noqa: E402
@@ -196,6 +198,33 @@ class MovingTest(TwoReplicas):
             while True:
                 consumer.next()
         self.assertEqual(raised.exception.code(), grpc.StatusCode.UNAVAILABLE)
+
+    # The replica that relays a stream is stopped while frames come as fast as they can: what it took is answered, and
+    # REPLICA_DRAINING says truly that nothing more was written.
+    def test_relay_stops_under_a_stream(self):
+        for round_number in range(3):
+            self.there.enqueue("q", "learn who owns it")
+            self.here.drain("q")
+            ends = threading.Event()
+
+            def frames():
+                number = 0
+                while not ends.is_set():
+                    yield message_pb2.EnqueueStreamRequest(queue="q" if number == 0 else "", messages=messages(number))
+                    number += 1
+            stream, answered = self.there.stub.EnqueueStream(frames(), timeout=60), 0
+            stopping = threading.Timer(0.3, lambda: self.other.process.send_signal(signal.SIGTERM))
+            stopping.start()
+            with self.assertRaises(grpc.RpcError) as raised:
+                for _ in stream:
+                    answered += 1
+            ends.set()
+            refused = Refusal(raised.exception)
+            self.assertEqual((refused.code, refused.reason), ("UNAVAILABLE", "REPLICA_DRAINING"), refused)
+            self.assertEqual(self.other.process.wait(60), 0)
+            self.assertGreater(answered, 0)
+            self.assertEqual(bodies(self.here.drain("q")), [str(i) for i in range(answered)], f"round {round_number}")
+            self.other.start()
 
     # The owner is killed: calls wait until its session is over, then the other works on with nothing lost.
     def test_owner_is_killed(self):

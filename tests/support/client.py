@@ -103,7 +103,9 @@ class Client:
 
     def __init__(self, address, retries=False):
         options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0),
-                   ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500)]
+                   ("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500),
+                   # gRPC connects again only after it has resolved the name again, by default at most every 30 s.
+                   ("grpc.dns_min_time_between_resolutions_ms", 100)]
         if retries:
             options.append(("grpc.service_config", connection.SERVICE_CONFIG.read_text(encoding="utf-8")))
         else:
