@@ -10,6 +10,7 @@ import dataclasses
 from history import (ACK, ALREADY_SETTLED, OK, REFUSED, UNEXPECTED, UNKNOWN, Answered, Delivered, Mishap, Received, Sent,
                      Settled, SettleSent, StreamEnded, Token)
 
+
 @dataclasses.dataclass(frozen=True)
 class Violation:
     text: str
