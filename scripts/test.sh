@@ -63,29 +63,32 @@ run_shard() {
   fi
 }
 
-# run_binary NAME SHARDS: a GoogleTest program, as so many processes side by side.
-run_binary() {
-  local name="$1" shards="$2" shard code=0 pids=() pid
-  for ((shard = 0; shard < shards; shard++)); do
-    run_shard "$name" "$shards" "$shard" &
-    pids+=($!)
-  done
-  for pid in "${pids[@]}"; do
+# wait_for PID...: 1 if any of them failed.
+wait_for() {
+  local code=0 pid
+  for pid in "$@"; do
     wait "$pid" || code=1
   done
   return "$code"
 }
 
+# run_binary NAME SHARDS: a GoogleTest program, as so many processes side by side.
+run_binary() {
+  local name="$1" shards="$2" shard pids=()
+  for ((shard = 0; shard < shards; shard++)); do
+    run_shard "$name" "$shards" "$shard" &
+    pids+=($!)
+  done
+  wait_for "${pids[@]}"
+}
+
 run_side_by_side() {
-  local name code=0 pids=() pid
+  local name pids=()
   for name in "$@"; do
     run_binary "$name" 1 &
     pids+=($!)
   done
-  for pid in "${pids[@]}"; do
-    wait "$pid" || code=1
-  done
-  return "$code"
+  wait_for "${pids[@]}"
 }
 
 # run_python_file FILE REPORT: one process. Runs again as a whole if the machine stood still.

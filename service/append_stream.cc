@@ -23,7 +23,7 @@ constexpr std::int64_t kUnansweredBytesMax = 4 << 20;
 // «The first failure ends the stream, and no later frame is written» holds for these reasons:
 //  - What is wrong with a frame itself is found before it is accepted; then nothing more is read.
 //  - A frame that the engine refuses (the queue is full, too many calls) is refused before Append returns, since frames
-//    are given only while the engine serves; then no further one is given.
+//    are given only while the engine is ready for them; then no further one is given.
 //  - What fails later fails for a reason of the whole log (deleted, ZooKeeper gone, another owner), and the appender
 //    carries out batches in the order given: whatever is behind a batch that failed for good fails for the same reason.
 //    The owner is only checked for frames with a request_id; so frames with and without one are never on their way
@@ -198,17 +198,22 @@ class AppendStream final : public BidiCall {
     return next;
   }
 
+  bool HasIdNext() {
+    absl::MutexLock lock(&mutex_);
+    return !accepted_.empty() && !accepted_.front().append.request_id.empty();
+  }
+
   void Submit() {
-    if (!log_->is_serving()) return WaitForOwner();
+    if (!log_->IsReadyFor(HasIdNext())) return WaitForOwner();
     while (std::optional<Accepted> next = NextToSubmit()) {
       log_->Append(std::move(next->append), [self = Self(), ticket = next->ticket](absl::StatusOr<Appended> outcome) {
         self->OnAppended(ticket, outcome);
       });
-      if (!log_->is_serving()) return WaitForOwner();
+      if (!log_->IsReadyFor(HasIdNext())) return WaitForOwner();
     }
   }
 
-  // The engine keeps the order of calls that find it serving, not of those that wait for it.
+  // The engine keeps the order of calls that find it ready, not of those that wait for it.
   void WaitForOwner() {
     {
       absl::MutexLock lock(&mutex_);
@@ -216,7 +221,8 @@ class AppendStream final : public BidiCall {
       is_waiting_ = true;
     }
     auto wait = [](std::shared_ptr<AppendStream> self) -> Task<void> {
-      const absl::Status status = co_await self->log_->WaitUntilServing(kOwnerPatience);
+      const bool has_id = self->HasIdNext();
+      const absl::Status status = co_await self->log_->WaitUntilReadyFor(has_id, kOwnerPatience);
       {
         absl::MutexLock lock(&self->mutex_);
         self->is_waiting_ = false;

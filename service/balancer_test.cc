@@ -8,6 +8,7 @@
 #include <map>
 #include <set>
 
+#include "postkeeper/storage/v1/records.pb.h"
 #include "tests/support/simulated_replica.h"
 #include "zkstore/text.h"
 
@@ -157,6 +158,10 @@ TEST_F(BalancerTest, LeasesMoveWithTheirQueue) {
   ASSERT_THAT(held->deliveries, SizeIs(1));
 
   Spawn(here->strand(), here->HandOver(seconds(5)));
+  environment_.AdvanceBy(milliseconds(100));
+  storage::v1::HeadRecord head;
+  ASSERT_TRUE(head.ParseFromString(environment_.RunTask(observer_.Get(layout_.Head(here->uid()))).data));
+  EXPECT_EQ(head.live_messages(), 2);
   const std::shared_ptr<QueueEngine> there = two->Queue("q0");
   ASSERT_TRUE(environment_.RunUntil([&] { return there->is_serving(); }, kSoon));
   const DequeueOutcome rest = take(there, 10);

@@ -16,6 +16,7 @@
 #include "postkeeper/storage/v1/records.pb.h"
 #include "postkeeper/v1/message.pb.h"
 #include "zkstore/batch.h"
+#include "zkstore/dedup_store.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -178,6 +179,48 @@ InspectTree BatchTree(std::string_view data, bool shows_bodies) {
   return tree;
 }
 
+// ---- Ids of deleted batches
+
+InspectTree DedupTree(std::string_view data) {
+  InspectTree tree;
+  tree.Add("kind", "DedupRecord");
+  storage::v1::DedupRecord record;
+  if (!record.ParseFromArray(data.data(), static_cast<int>(data.size()))) {
+    tree.Add("damaged", "the record does not parse");
+    return tree;
+  }
+  InspectTree::Items batches;
+  for (const storage::v1::DedupBatch& stored : record.batches()) {
+    InspectTree batch;
+    batch.Add("written_time", TimeText(stored.written_time_ms()));
+    const auto& hashes = stored.hashes();
+    const bool is_whole = stored.chain() < static_cast<std::uint32_t>(record.chains_size()) &&
+                          stored.first_indexes_size() == stored.counts_size() &&
+                          hashes.size() == static_cast<std::size_t>(stored.counts_size()) * sizeof(IdHash::bytes);
+    if (!is_whole) {
+      batch.Add("damaged", "its parts do not fit together");
+      batches.push_back(std::move(batch));
+      continue;
+    }
+    const storage::v1::WriterRecord& chain = record.chains(static_cast<int>(stored.chain()));
+    const ProcessId process = ProcessId::FromBytes(chain.process_id()).value_or(ProcessId{});
+    InspectTree::Items ids;
+    for (int i = 0; i < stored.counts_size(); ++i) {
+      InspectTree id;
+      const auto at = static_cast<std::size_t>(i) * sizeof(IdHash::bytes);
+      id.Add("hash", absl::BytesToHexString(hashes.substr(at, sizeof(IdHash::bytes))));
+      id.Add("first_message_id", EncodeMessageId({process, chain.generation(), stored.version(),
+                                                  static_cast<std::uint16_t>(stored.first_indexes(i))}));
+      id.Add("count", std::int64_t{stored.counts(i)});
+      ids.push_back(std::move(id));
+    }
+    batch.Add("ids", std::move(ids));
+    batches.push_back(std::move(batch));
+  }
+  tree.Add("batches", std::move(batches));
+  return tree;
+}
+
 // ---- What is where
 
 std::string NameIn(std::string_view path) { return std::string(path.substr(path.rfind('/') + 1)); }
@@ -194,6 +237,7 @@ struct Content {
   std::string_view kind;  // for what is no record
   std::unique_ptr<Message> record;
   bool is_batch = false;
+  bool is_dedup = false;
 };
 
 template <typename Record>
@@ -212,6 +256,7 @@ Content ContentOfLog(const Layout& layout, std::string_view path, const Uid& log
   if (parent == layout.Producers(log)) return ARecord<storage::v1::ProducerRecord>();
   if (parent == layout.Cursors(log)) return ARecord<storage::v1::CursorRecord>();
   if (parent == layout.Parts(log)) return ARecord<storage::v1::PartRecord>();
+  if (parent == layout.Dedups(log)) return {.kind = "DedupRecord", .record = nullptr, .is_dedup = true};
   if (parent == layout.Segments(log)) return {.kind = "segment"};
   const bool is_in_segment = ParentPath(parent) == layout.Segments(log);
   if (is_in_segment && Layout::ParseBatch(path)) return {.kind = "Batch", .record = nullptr, .is_batch = true};
@@ -236,6 +281,7 @@ Content ContentOf(const Layout& layout, std::string_view path) {
 InspectTree DescribeZnode(const Layout& layout, std::string_view path, std::string_view data, bool shows_bodies) {
   const Content content = ContentOf(layout, path);
   if (content.is_batch) return BatchTree(data, shows_bodies);
+  if (content.is_dedup) return DedupTree(data);
   InspectTree tree;
   if (!content.record) {
     tree.Add("kind", content.kind);

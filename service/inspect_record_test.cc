@@ -59,6 +59,7 @@ TEST(InspectRecordTest, KnowsEveryPlace) {
       {layout.Producer(uid, {}, 1), "ProducerRecord"},
       {layout.Cursor(uid, uid, 1), "CursorRecord"},
       {layout.Part(uid, uid, 1), "PartRecord"},
+      {layout.Dedup(uid, 3, 1), "DedupRecord"},
       {layout.Batch(uid, Position(1, 2, 0)), "Batch"},
       {layout.Segment(uid, 1), "segment"},
       {layout.Trash(uid), "mark of a deleted log"},
@@ -93,6 +94,33 @@ TEST(InspectRecordTest, RecordsInWords) {
   const std::string text =
       DescribeZnode(TestLayout(), TestLayout().Owner(SomeUid()), owner.SerializeAsString(), false).ToText();
   EXPECT_THAT(text, HasSubstr("kind  OwnerRecord\nrecord\n  state       STATE_NOBODY\n"));
+}
+
+// Ids of deleted batches are listed one by one, each with the message id that its repeat is answered with; what does
+// not fit together is said to be damaged.
+TEST(InspectRecordTest, IdsOfDeletedBatches) {
+  const std::string path = TestLayout().Dedup(SomeUid(), 3, 1);
+  storage::v1::DedupRecord record;
+  storage::v1::WriterRecord* chain = record.add_chains();
+  chain->set_process_id(std::string(16, '\1'));
+  chain->set_generation(2);
+  storage::v1::DedupBatch* batch = record.add_batches();
+  batch->set_version(7);
+  batch->set_written_time_ms(1'700'000'000'123);
+  batch->set_hashes(std::string(16, '\x11') + std::string(16, '\x22'));
+  for (std::uint32_t first : {0u, 3u}) batch->add_first_indexes(first);
+  for (std::uint32_t count : {3u, 1u}) batch->add_counts(count);
+  const ProcessId process = *ProcessId::FromBytes(chain->process_id());
+  const std::string json = Json(path, record.SerializeAsString());
+  EXPECT_EQ(json,
+            "{\"kind\":\"DedupRecord\",\"batches\":[{\"written_time\":\"2023-11-14T22:13:20.123Z\",\"ids\":["
+            "{\"hash\":\"11111111111111111111111111111111\",\"first_message_id\":\"" +
+                EncodeMessageId({process, 2, 7, 0}) +
+                "\",\"count\":3},{\"hash\":\"22222222222222222222222222222222\",\"first_message_id\":\"" +
+                EncodeMessageId({process, 2, 7, 3}) + "\",\"count\":1}]}]}");
+  batch->set_chain(1);
+  EXPECT_THAT(Json(path, record.SerializeAsString()), HasSubstr("\"damaged\""));
+  EXPECT_THAT(Json(path, "\xff"), HasSubstr("\"damaged\""));
 }
 
 // A batch lists its messages; their bodies only when asked for.

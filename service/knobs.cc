@@ -105,7 +105,9 @@ constexpr Knob kKnobs[] = {
      "largest batches.",
      &Config::cache_bytes_max},
     {"request-id-window", kLimits, KnobKind::kDuration, "10m", kMinute, 24 * kHour, "",
-     "How long a repeated request_id or dedup_id gets the first answer. Each id costs 50 bytes for so long.",
+     "How long a repeated request_id or dedup_id gets the first answer. Each id costs 200 bytes for so long, and some "
+     "36 "
+     "in ZooKeeper once its messages are gone.",
      &Config::request_id_window},
     {"request-ids-max", kLimits, KnobKind::kCount, "100000", 1000, 10'000'000, "",
      "Ids remembered per log. Past it a request with an id gets RESOURCE_EXHAUSTED until the window moves on.",

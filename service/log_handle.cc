@@ -59,8 +59,13 @@ bool LogHandle::is_serving() const {
   return std::visit([](const auto& engine) { return engine->is_serving(); }, engine_);
 }
 
-Task<absl::Status> LogHandle::WaitUntilServing(Duration timeout) const {
-  return std::visit([timeout](const auto& engine) { return engine->WaitUntilServing(timeout); }, engine_);
+bool LogHandle::IsReadyFor(bool has_id) const {
+  return std::visit([has_id](const auto& engine) { return engine->IsReadyFor(has_id); }, engine_);
+}
+
+Task<absl::Status> LogHandle::WaitUntilReadyFor(bool has_id, Duration timeout) const {
+  return std::visit([has_id, timeout](const auto& engine) { return engine->WaitUntilReadyFor(has_id, timeout); },
+                    engine_);
 }
 
 Task<std::optional<std::string>> LogHandle::FindOwner(Duration timeout) const {

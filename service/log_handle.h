@@ -27,7 +27,9 @@ class LogHandle {
   void Append(CheckedAppend append, LogAppender::Done done) const;
   // Thread-safe.
   bool is_serving() const;
-  Task<absl::Status> WaitUntilServing(Duration timeout) const;
+  // See QueueEngine.
+  bool IsReadyFor(bool has_id) const;
+  Task<absl::Status> WaitUntilReadyFor(bool has_id, Duration timeout) const;
   Task<std::optional<std::string>> FindOwner(Duration timeout) const;
   Task<void> HandOver(Duration timeout) const;
 

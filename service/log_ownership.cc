@@ -14,7 +14,7 @@ namespace {
 // Between attempts to take a log.
 constexpr Duration kRetryPause = std::chrono::milliseconds(100);
 // While another replica has it and the record is watched; the watch tells sooner, and so does who leaves.
-constexpr Duration kPauseWhileWatching = std::chrono::seconds(5);
+constexpr Duration kPauseWhileWatching = std::chrono::seconds(30);
 constexpr Duration kPauseUnwatched = std::chrono::seconds(1);
 // How long calls wait for a ZooKeeper that is not connected.
 constexpr Duration kPatience = std::chrono::milliseconds(1500);
@@ -228,6 +228,16 @@ Task<absl::Status> LogOwnership::Confirm() {
   absl::Status lost = MakeError(Reason::kNoOwner, "another replica has taken the log");
   if (held_.epoch == epoch) Lose(lost);
   co_return lost;
+}
+
+void LogOwnership::Doubt() {
+  if (is_in_doubt_ || !is_held_) return;
+  is_in_doubt_ = true;
+  auto confirm = [](std::shared_ptr<LogOwnership> self) -> Task<void> {
+    (void)co_await self->Confirm();
+    self->is_in_doubt_ = false;
+  };
+  Spawn(strand_, confirm(shared_from_this()));
 }
 
 void LogOwnership::Stop() {

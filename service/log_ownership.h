@@ -54,6 +54,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   // Something does not fit to what the engine knows: perhaps it was deposed and has not heard of it. Then the log is
   // given up as by Lose, and the answer is NO_OWNER. NOT_FOUND, ZOOKEEPER_UNAVAILABLE: it could not be asked.
   Task<absl::Status> Confirm();
+  // The same, without waiting for the answer.
+  void Doubt();
   // The engine is about to give the log to another replica, by a write of its own: it is not held from now on, the
   // listener is not called, and it is not taken before EndHandOver. To be called while it is held.
   void BeginHandOver();
@@ -103,6 +105,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   std::optional<std::string> owner_elsewhere_;  // while it is not held
   bool is_watching_ = false;                    // the owner record
   bool is_handing_over_ = false;
+  bool is_in_doubt_ = false;           // Confirm is on its way
   std::optional<Instant> free_since_;  // as far as it was looked, and left to another replica
   Signal wake_;                        // for Run
   Signal changed_;                     // for those who wait until it is held

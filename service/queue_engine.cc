@@ -26,8 +26,7 @@ QueueEngine::QueueEngine(EngineContext& context, LogEntry entry, std::string ful
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
       dispatcher_(std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)})),
-      request_ids_(std::make_shared<RequestIds>(context.environment, strand_, context.limits.request_ids_max,
-                                                context.limits.request_id_window)),
+      window_(std::make_shared<IdWindow>(context, entry_.uid, strand_)),
       tick_(context.environment.MakeTimer(strand_)),
       follow_progress_(context.environment, strand_) {}
 
@@ -95,6 +94,7 @@ std::shared_ptr<Cursor> QueueEngine::MakeCursor(const OwnerView& held) {
 
 Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
+  const Instant taken_at = context_.environment.Now();
   // Another replica may have changed the settings.
   const LogName name = entry_.name;
   absl::StatusOr<LogEntry> entry = co_await context_.catalog.Get(name);
@@ -126,6 +126,8 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   has_reached_tail_ = false;
   newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
   followed_ = std::max(cursor_->settled().watermark(), Position(first_segment_, 0, 0));
+  window_->Begin(held, taken_at, reader_, followed_);
+  cursor_->CarryIdsTo(window_->store());
   reader_->Ring();  // what it knows of the tail may be older than the reign
   Spawn(strand_, Follow(self, reign_));
   LogInfo("took a queue", {{"queue", full_name_}, {"epoch", held.epoch}});
@@ -134,6 +136,7 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
 
 void QueueEngine::OnRetaken(const OwnerView& held) {
   cursor_->SetOwner(held);
+  window_->SetOwner(held);
   LogInfo("took a queue again under a new session", {{"queue", full_name_}, {"epoch", held.epoch}});
   Dispatch();
 }
@@ -147,6 +150,7 @@ void QueueEngine::OnLost(absl::Status why) {
 // The memory of this reign is of no use any more.
 void QueueEngine::LeaveReign() {
   ++reign_;
+  window_->End();
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
   ForgetGrants();
   reader_->Ring();
@@ -157,6 +161,14 @@ void QueueEngine::LeaveReign() {
 Task<absl::Status> QueueEngine::WaitUntilServing(Duration timeout) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
   absl::Status status = co_await ownership_->WaitUntilHeld(timeout);
+  if (is_deleted_ || absl::IsNotFound(status)) status = NotFound();
+  co_return status;
+}
+
+Task<absl::Status> QueueEngine::WaitUntilReadyFor(bool has_id, Duration timeout) {
+  const std::shared_ptr<QueueEngine> self = shared_from_this();
+  if (!has_id) co_return co_await WaitUntilServing(timeout);
+  absl::Status status = co_await window_->WaitUntilKnown(ownership_, timeout);
   if (is_deleted_ || absl::IsNotFound(status)) status = NotFound();
   co_return status;
 }
@@ -179,8 +191,8 @@ void QueueEngine::OnCursorWritten(std::size_t batches_deleted) {
   }
 }
 
-// Removes the segments before the durable watermark. All their batches are settled, so they are empty but for a batch
-// whose deletion was overtaken by a crash.
+// Removes the segments before the durable watermark. All their batches are settled, and what settled them has deleted
+// them, so they are empty but perhaps for the batch that ends them, which has no ids.
 Task<void> QueueEngine::RemoveReadSegments(std::shared_ptr<QueueEngine> self, std::uint64_t reign) {
   (void)self;  // keeps this alive
   while (reign == reign_ && first_segment_ < settled_before_.segment()) {
@@ -240,10 +252,12 @@ absl::Status QueueEngine::CheckRoom(std::int64_t messages, std::int64_t bytes) c
 
 void QueueEngine::Enqueue(CheckedAppend append, LogAppender::Done done) {
   if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
-  if (ownership_->is_held()) return EnqueueNow(std::move(append), std::move(done));
+  const bool has_id = !append.request_id.empty();
+  if (IsReadyFor(has_id)) return EnqueueNow(std::move(append), std::move(done));
   // Calls that wait are woken in the order in which they came.
   auto wait = [](std::shared_ptr<QueueEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
-    const absl::Status status = co_await self->WaitUntilServing(kOwnerPatience);
+    const bool waits_with_id = !waiting.request_id.empty();
+    const absl::Status status = co_await self->WaitUntilReadyFor(waits_with_id, kOwnerPatience);
     if (status.ok()) {
       self->EnqueueNow(std::move(waiting), std::move(answer));
     } else {
@@ -256,9 +270,10 @@ void QueueEngine::Enqueue(CheckedAppend append, LogAppender::Done done) {
 void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
-  const std::string id = append.request_id;
-  if (!id.empty()) {
-    const RequestIds::Entered entered = request_ids_->Enter(id, done);
+  const bool has_id = !append.request_id.empty();
+  const IdHash id = has_id ? HashOfRequestId(append.request_id) : IdHash{};
+  if (has_id) {
+    const RequestIds::Entered entered = window_->ids().Enter(id, done);
     if (entered == RequestIds::Entered::kKnown) return;
     if (entered == RequestIds::Entered::kFull) {
       return done(MakeError(Reason::kTooManyCalls, Cat("queue ", full_name_, " remembers too many request_ids"),
@@ -266,28 +281,29 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
     }
   }
   if (absl::Status room = CheckRoom(messages, bytes); !room.ok()) {
-    if (!id.empty()) request_ids_->Finish(id, room);
+    if (has_id) window_->ids().Finish(id, room);
     return done(room);
   }
   appending_messages_ += messages;
   appending_bytes_ += bytes;
-  auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
+  auto answered = [self = shared_from_this(), has_id, id, messages, bytes, reign = reign_, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     if (is_first) {
       self->appending_messages_ -= messages;
       self->appending_bytes_ -= bytes;
     }
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
+    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
     if (outcome.ok()) {
       self->metrics_->Enqueued(messages, bytes);
       self->enqueued_.Add(messages, self->context_.environment.Now());
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
-    if (!id.empty()) self->request_ids_->Finish(id, outcome);
+    if (has_id) self->window_->ids().Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
-  const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);
-  appender_->Append(std::move(append.messages), id, fence, std::move(answered));
+  const std::optional<std::int32_t> fence = has_id ? std::optional(ownership_->held().version) : std::nullopt;
+  appender_->Append(std::move(append.messages), std::move(append.request_id), fence, std::move(answered));
 }
 
 // ---- Administration
@@ -346,6 +362,7 @@ Task<absl::Status> QueueEngine::Delete() {
   EndConsumers(NotFound());
   ++reign_;
   cursor_->Abandon();
+  window_->End();
   ownership_->Stop();
   reader_->Ring();
   tick_->Cancel();
@@ -406,8 +423,9 @@ Task<void> QueueEngine::HandOver(Duration timeout) {
   for (const Loading& loading : std::exchange(loading_, {})) TakeBack(loading);
   std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
   ownership_->BeginHandOver();
-  LeaveReign();
+  ++reign_;
   const absl::Status given = co_await cursor_->LetGo(std::move(leases), timeout);
+  LeaveReign();
   ownership_->EndHandOver();
   if (given.ok()) {
     LogInfo("handed a queue over", {{"queue", full_name_}});
@@ -432,6 +450,7 @@ Task<void> QueueEngine::Close(Duration timeout) {
         co_await cursor_->LetGo(std::move(leases), std::max<Duration>(deadline - now, Duration::zero()));
     if (!given.ok()) LogWarning("could not give a queue back", {{"queue", full_name_}, {"why", given.message()}});
   }
+  window_->End();
   ownership_->Stop();
   reader_->Ring();
   EndConsumers(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));

@@ -16,9 +16,9 @@
 #include "absl/status/statusor.h"
 #include "service/dispatcher.h"
 #include "service/engine_context.h"
+#include "service/id_window.h"
 #include "service/log_ownership.h"
 #include "service/rate_meter.h"
-#include "service/request_ids.h"
 #include "service/validate.h"
 #include "zkstore/cursor.h"
 #include "zkstore/log_appender.h"
@@ -159,8 +159,12 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   // Of the ownership that this replica has, or had last.
   std::int64_t epoch() const { return ownership_->held().epoch; }
+  // True when Enqueue need not wait: it is serving and, for a call with a request_id, knows what was written.
+  bool IsReadyFor(bool has_id) const { return is_serving() && (!has_id || window_->is_known()); }
   // OK when it is serving; waits for it, at most `timeout`. ZOOKEEPER_UNAVAILABLE, NO_OWNER, QUEUE_NOT_FOUND.
   Task<absl::Status> WaitUntilServing(Duration timeout);
+  // OK when IsReadyFor. The same errors, and STORE_CORRUPT for a call with a request_id.
+  Task<absl::Status> WaitUntilReadyFor(bool has_id, Duration timeout);
   // The ZooKeeper session has changed its state. Thread-safe.
   void OnSessionChange() { ownership_->OnSessionChange(); }
 
@@ -299,7 +303,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::shared_ptr<LogReader> reader_;
   std::shared_ptr<Cursor> cursor_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  const std::shared_ptr<RequestIds> request_ids_;
+  const std::shared_ptr<IdWindow> window_;  // of request_ids
   std::unique_ptr<QueueMetrics> metrics_;
 
   absl::flat_hash_map<ConsumerId, Consumer> consumers_;

@@ -21,6 +21,7 @@ Task<void> QueueEngine::Follow(std::shared_ptr<QueueEngine> self, std::uint64_t 
   while (reign == reign_) {
     const absl::Status status = co_await FollowOneStep();
     if (reign != reign_) break;
+    window_->OnFollowed(followed_);
     follow_progress_.Notify();
     if (status.ok()) continue;
     LogWarning("could not read a queue's log", {{"queue", full_name_}, {"error", status.message()}});
@@ -74,6 +75,7 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
 }
 
 void QueueEngine::AddBatch(Position at, const Batch& batch) {
+  window_->OnRead(at, batch);
   SettledSet& settled = cursor_->settled();
   const bool was_settled = settled.IsBatchSettled(at);
   if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;

@@ -26,7 +26,11 @@ class RequestIdsTest : public testing::Test {
   // Enters the id; the answer, if it is given, goes into `answers_`.
   Entered Enter(const std::string& id) {
     RequestIds::Done done = [this](const absl::StatusOr<Appended>& outcome) { answers_.push_back(outcome); };
-    return ids_->Enter(id, done);
+    return ids_->Enter(HashOfRequestId(id), done);
+  }
+
+  Instant Learn(const std::string& id, std::uint32_t version, Instant written_at) {
+    return ids_->Learn(HashOfRequestId(id), *Written(version), written_at);
   }
 
   SimulatedEnvironment environment_{1};
@@ -41,7 +45,7 @@ TEST_F(RequestIdsTest, RepeatsGetTheFirstAnswer) {
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   EXPECT_TRUE(answers_.empty());
-  ids_->Finish("a", Written(7));
+  ids_->Finish(HashOfRequestId("a"), Written(7));
   ASSERT_EQ(answers_.size(), 2u);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   ASSERT_EQ(answers_.size(), 3u);
@@ -52,7 +56,7 @@ TEST_F(RequestIdsTest, RepeatsGetTheFirstAnswer) {
 TEST_F(RequestIdsTest, RefusedCallsMayBeRepeated) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  ids_->Finish("a", Refused());
+  ids_->Finish(HashOfRequestId("a"), Refused());
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_TRUE(HasReason(answers_[0].status(), Reason::kZookeeperUnavailable));
   EXPECT_EQ(Enter("a"), Entered::kNew);
@@ -61,7 +65,7 @@ TEST_F(RequestIdsTest, RefusedCallsMayBeRepeated) {
 // While the outcome is unknown nothing is written; a repeat waits for the fate of the first, for a second at most.
 TEST_F(RequestIdsTest, UnknownBecomesKnown) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  ids_->Finish("a", Unknown());
+  ids_->Finish(HashOfRequestId("a"), Unknown());
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   environment_.AdvanceBy(milliseconds(999));
   EXPECT_TRUE(answers_.empty());
@@ -71,7 +75,7 @@ TEST_F(RequestIdsTest, UnknownBecomesKnown) {
 
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   environment_.AdvanceBy(milliseconds(500));
-  ids_->Finish("a", Written(3));
+  ids_->Finish(HashOfRequestId("a"), Written(3));
   ASSERT_EQ(answers_.size(), 2u);
   EXPECT_EQ(answers_[1]->writer.version, 3u);
   environment_.AdvanceBy(minutes(1));
@@ -81,9 +85,9 @@ TEST_F(RequestIdsTest, UnknownBecomesKnown) {
 // Messages that turn out not to be written are forgotten, whatever was said before.
 TEST_F(RequestIdsTest, UnknownBecomesRefused) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  ids_->Finish("a", Unknown());
+  ids_->Finish(HashOfRequestId("a"), Unknown());
   EXPECT_EQ(Enter("a"), Entered::kKnown);
-  ids_->Finish("a", Refused());
+  ids_->Finish(HashOfRequestId("a"), Refused());
   ASSERT_EQ(answers_.size(), 1u);
   EXPECT_TRUE(HasReason(answers_[0].status(), Reason::kZookeeperUnavailable));
   EXPECT_EQ(Enter("a"), Entered::kNew);
@@ -95,9 +99,9 @@ TEST_F(RequestIdsTest, UnknownBecomesRefused) {
 // A later word about messages that are known to be written changes nothing.
 TEST_F(RequestIdsTest, WrittenStaysWritten) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
-  ids_->Finish("a", Written(3));
-  ids_->Finish("a", Unknown());
-  ids_->Finish("never entered", Written(4));
+  ids_->Finish(HashOfRequestId("a"), Written(3));
+  ids_->Finish(HashOfRequestId("a"), Unknown());
+  ids_->Finish(HashOfRequestId("never entered"), Written(4));
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   EXPECT_EQ(answers_.back()->writer.version, 3u);
   EXPECT_EQ(ids_->size(), 1u);
@@ -108,8 +112,8 @@ TEST_F(RequestIdsTest, IdsExpire) {
   EXPECT_EQ(Enter("a"), Entered::kNew);
   EXPECT_EQ(Enter("open"), Entered::kNew);
   EXPECT_EQ(Enter("unknown"), Entered::kNew);
-  ids_->Finish("a", Written(1));
-  ids_->Finish("unknown", Unknown());
+  ids_->Finish(HashOfRequestId("a"), Written(1));
+  ids_->Finish(HashOfRequestId("unknown"), Unknown());
   environment_.AdvanceBy(minutes(10) - seconds(1));
   EXPECT_EQ(Enter("a"), Entered::kKnown);
   environment_.AdvanceBy(seconds(1));
@@ -123,7 +127,7 @@ TEST_F(RequestIdsTest, IdsExpire) {
 TEST_F(RequestIdsTest, FullRefusesNewIds) {
   for (int i = 0; i < 3; ++i) {
     EXPECT_EQ(Enter(Cat("id", i)), Entered::kNew);
-    ids_->Finish(Cat("id", i), Written(1));
+    ids_->Finish(HashOfRequestId(Cat("id", i)), Written(1));
     environment_.AdvanceBy(seconds(1));
   }
   EXPECT_EQ(Enter("d"), Entered::kFull);
@@ -131,6 +135,66 @@ TEST_F(RequestIdsTest, FullRefusesNewIds) {
   environment_.AdvanceBy(minutes(10) - seconds(3));
   EXPECT_EQ(Enter("d"), Entered::kNew);
   EXPECT_EQ(Enter("e"), Entered::kFull);
+}
+
+// An id that was read from the store is known: its repeat gets the answer, for what is left of the window.
+TEST_F(RequestIdsTest, LearnedIdsAreKnown) {
+  environment_.AdvanceBy(minutes(20));
+  const Instant written_at = environment_.Now() - minutes(9);
+  EXPECT_EQ(Learn("a", 5, written_at), written_at);
+  EXPECT_EQ(Enter("a"), Entered::kKnown);
+  EXPECT_EQ(answers_.back()->writer.version, 5u);
+  EXPECT_EQ(answers_.back()->count, 1u);
+  environment_.AdvanceBy(minutes(1) - milliseconds(1));
+  EXPECT_EQ(Enter("a"), Entered::kKnown);
+  environment_.AdvanceBy(milliseconds(1));
+  EXPECT_EQ(Enter("a"), Entered::kNew);
+  Learn("old", 6, environment_.Now() - minutes(10));
+  EXPECT_EQ(Enter("old"), Entered::kNew);
+}
+
+// What is read ends the waiting for a fate, and a refusal of another try does not undo it.
+TEST_F(RequestIdsTest, LearnedIdsAnswerWhoWaits) {
+  EXPECT_EQ(Enter("a"), Entered::kNew);
+  ids_->Finish(HashOfRequestId("a"), Unknown());
+  EXPECT_EQ(Enter("a"), Entered::kKnown);
+  Learn("a", 5, environment_.Now());
+  ASSERT_EQ(answers_.size(), 1u);
+  EXPECT_EQ(answers_[0]->writer.version, 5u);
+  ids_->Finish(HashOfRequestId("a"), Refused());
+  EXPECT_EQ(Enter("a"), Entered::kKnown);
+}
+
+// Of two uses of one id the later counts, in whatever order they are read; the time that the writer knows of counts if
+// it is later than what the store says.
+TEST_F(RequestIdsTest, TheLaterUseCounts) {
+  environment_.AdvanceBy(minutes(20));
+  const Instant now = environment_.Now();
+  Learn("a", 5, now - minutes(1));
+  Learn("a", 4, now - minutes(5));
+  Learn("b", 4, now - minutes(5));
+  Learn("b", 5, now - minutes(1));
+  for (const char* id : {"a", "b"}) {
+    EXPECT_EQ(Enter(id), Entered::kKnown);
+    EXPECT_EQ(answers_.back()->writer.version, 5u);
+  }
+  environment_.AdvanceBy(minutes(6));
+  EXPECT_EQ(Enter("a"), Entered::kKnown);
+  EXPECT_EQ(Enter("b"), Entered::kKnown);
+
+  EXPECT_EQ(Enter("c"), Entered::kNew);
+  ids_->Finish(HashOfRequestId("c"), Written(6));
+  EXPECT_EQ(Learn("c", 6, now - minutes(30)), environment_.Now());
+}
+
+// What was written is never forgotten for want of room; new ids are refused while there is too much.
+TEST_F(RequestIdsTest, LearnedIdsAreNotRefused) {
+  for (int i = 0; i < 5; ++i) Learn(Cat("id", i), 1, environment_.Now());
+  EXPECT_EQ(ids_->size(), 5u);
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(Enter(Cat("id", i)), Entered::kKnown);
+  EXPECT_EQ(Enter("new"), Entered::kFull);
+  environment_.AdvanceBy(minutes(10));
+  EXPECT_EQ(Enter("new"), Entered::kNew);
 }
 
 }  // namespace

@@ -25,8 +25,7 @@ TopicEngine::TopicEngine(EngineContext& context, LogEntry entry, std::string ful
       full_name_(std::move(full_name)),
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
-      request_ids_(std::make_shared<RequestIds>(context.environment, strand_, context.limits.request_ids_max,
-                                                context.limits.request_id_window)),
+      window_(std::make_shared<IdWindow>(context, entry_.uid, strand_)),
       grown_(context.environment, strand_),
       trim_(context.environment, strand_) {}
 
@@ -54,7 +53,7 @@ void TopicEngine::Start() {
       [&context = context_] { return ++context.last_generation; }, strand_, context_.append, std::move(appended));
   LogOwnership::Listener ownership;
   ownership.on_taken = [self](OwnerView held) { return self->OnTaken(std::move(held)); };
-  ownership.on_retaken = [](const OwnerView&) {};
+  ownership.on_retaken = [self](const OwnerView& held) { self->window_->SetOwner(held); };
   ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
   const auto wake_readers = [self] {
     ++self->growth_;
@@ -74,6 +73,7 @@ absl::Status TopicEngine::NotFound() const {
 
 Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
+  const Instant taken_at = context_.environment.Now();
   // Another replica may have changed the settings.
   const LogName name = entry_.name;
   absl::StatusOr<LogEntry> entry = co_await context_.catalog.Get(name);
@@ -95,6 +95,7 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   SetBeginning(*head, first_segment_);
   followed_ = oldest_;
   last_message_ = Before(kept_from_);
+  window_->Begin(held, taken_at, reader_, followed_);
   reader_->Ring();  // what it knows of the tail may be older than the reign
   Spawn(strand_, Follow(self, reign_));
   Spawn(strand_, TrimFromTimeToTime(self, reign_));
@@ -147,9 +148,18 @@ void TopicEngine::OnLost(absl::Status why) {
 void TopicEngine::LeaveReign() {
   ++reign_;
   ++growth_;
+  window_->End();
   reader_->Ring();
   grown_.Notify();
   trim_.Notify();
+}
+
+Task<absl::Status> TopicEngine::WaitUntilReadyFor(bool has_id, Duration timeout) {
+  const std::shared_ptr<TopicEngine> self = shared_from_this();
+  if (!has_id) co_return co_await WaitUntilServing(timeout);
+  absl::Status status = co_await window_->WaitUntilKnown(ownership_, timeout);
+  if (is_deleted_ || absl::IsNotFound(status)) status = NotFound();
+  co_return status;
 }
 
 Task<absl::Status> TopicEngine::WaitUntilServing(Duration timeout) {
@@ -164,6 +174,7 @@ Task<void> TopicEngine::Follow(std::shared_ptr<TopicEngine> self, std::uint64_t 
   while (reign == reign_) {
     const absl::Status status = co_await FollowOneStep(reign);
     if (reign != reign_) co_return;
+    window_->OnFollowed(followed_);
     ++growth_;
     grown_.Notify();
     if (status.ok()) continue;
@@ -227,6 +238,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
 
 void TopicEngine::AddBatch(Position at, const Batch& batch) {
   if (batch.ends_segment()) return;  // goes with its segment
+  window_->OnRead(at, batch);
   kept_.push_back({at, batch.size(), batch.message_bytes(), batch.append_time()});
   messages_ += batch.size();
   bytes_ += batch.message_bytes();
@@ -241,9 +253,11 @@ void TopicEngine::AddBatch(Position at, const Batch& batch) {
 
 void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
   if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
-  if (ownership_->is_held()) return PublishNow(std::move(append), std::move(done));
+  const bool has_id = !append.request_id.empty();
+  if (IsReadyFor(has_id)) return PublishNow(std::move(append), std::move(done));
   auto wait = [](std::shared_ptr<TopicEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
-    const absl::Status status = co_await self->WaitUntilServing(kOwnerPatience);
+    const bool waits_with_id = !waiting.request_id.empty();
+    const absl::Status status = co_await self->WaitUntilReadyFor(waits_with_id, kOwnerPatience);
     if (status.ok()) {
       self->PublishNow(std::move(waiting), std::move(answer));
     } else {
@@ -256,9 +270,10 @@ void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
 void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
-  const std::string id = append.request_id;
-  if (!id.empty()) {
-    const RequestIds::Entered entered = request_ids_->Enter(id, done);
+  const bool has_id = !append.request_id.empty();
+  const IdHash id = has_id ? HashOfRequestId(append.request_id) : IdHash{};
+  if (has_id) {
+    const RequestIds::Entered entered = window_->ids().Enter(id, done);
     if (entered == RequestIds::Entered::kKnown) return;
     if (entered == RequestIds::Entered::kFull) {
       return done(MakeError(Reason::kTooManyCalls, Cat("topic ", full_name_, " remembers too many request_ids"),
@@ -270,21 +285,22 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
     const absl::Status full =
         MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
                   {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
-    if (!id.empty()) request_ids_->Finish(id, full);
+    if (has_id) window_->ids().Finish(id, full);
     return done(full);
   }
-  auto answered = [self = shared_from_this(), id, messages, bytes, reign = reign_, is_first = true,
+  auto answered = [self = shared_from_this(), has_id, id, messages, bytes, reign = reign_, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
+    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
     if (outcome.ok()) {
       self->metrics_->Published(messages, bytes);
       if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
     }
-    if (!id.empty()) self->request_ids_->Finish(id, outcome);
+    if (has_id) self->window_->ids().Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
-  const std::optional<std::int32_t> fence = id.empty() ? std::nullopt : std::optional(ownership_->held().version);
-  appender_->Append(std::move(append.messages), id, fence, std::move(answered));
+  const std::optional<std::int32_t> fence = has_id ? std::optional(ownership_->held().version) : std::nullopt;
+  appender_->Append(std::move(append.messages), std::move(append.request_id), fence, std::move(answered));
 }
 
 // ---- Subscribing
@@ -483,6 +499,7 @@ Task<absl::Status> TopicEngine::Delete() {
   is_closed_ = true;
   ++reign_;
   ++growth_;
+  window_->End();
   ownership_->Stop();
   reader_->Ring();
   grown_.Notify();
@@ -537,6 +554,7 @@ Task<void> TopicEngine::Close(Duration timeout) {
     const absl::Status given = co_await LetGo(std::move(held));
     if (!given.ok()) LogWarning("could not give a topic back", {{"topic", full_name_}, {"why", given.message()}});
   }
+  window_->End();
   ownership_->Stop();
   reader_->Ring();
   trim_.Notify();

@@ -12,8 +12,8 @@
 
 #include "absl/status/statusor.h"
 #include "service/engine_context.h"
+#include "service/id_window.h"
 #include "service/log_ownership.h"
-#include "service/request_ids.h"
 #include "service/validate.h"
 #include "zkstore/log_appender.h"
 #include "zkstore/log_reader.h"
@@ -74,7 +74,10 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   bool is_gone() const { return ownership_->is_gone(); }
   // Where to go, if another replica works for this topic: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
+  // As of QueueEngine.
+  bool IsReadyFor(bool has_id) const { return is_serving() && (!has_id || window_->is_known()); }
   Task<absl::Status> WaitUntilServing(Duration timeout);
+  Task<absl::Status> WaitUntilReadyFor(bool has_id, Duration timeout);
   // Thread-safe.
   void OnSessionChange() { ownership_->OnSessionChange(); }
   // Readers that wait return at once.
@@ -134,7 +137,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   std::uint64_t reign_ = 0;  // as of QueueEngine
   std::shared_ptr<LogAppender> appender_;
   std::shared_ptr<LogReader> reader_;
-  const std::shared_ptr<RequestIds> request_ids_;
+  const std::shared_ptr<IdWindow> window_;  // of request_ids
   std::unique_ptr<TopicMetrics> metrics_;
   std::deque<Kept> kept_;      // oldest first
   std::int64_t messages_ = 0;  // of kept_

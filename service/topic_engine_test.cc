@@ -363,5 +363,39 @@ TEST_F(TopicEngineTest, LateJoinerReadsManySegments) {
   EXPECT_EQ(ReadFrom(StartEarliest{}), all);
 }
 
+// A repeated request_id gets the first answer over changes of the owner, in the log and when its batch was trimmed;
+// past the window it is free.
+TEST_F(TopicEngineTest, RequestIdsOutliveOwnersAndTrims) {
+  const auto publish = [this](const std::string& text, const std::string& id) {
+    const auto pending = StartPublish(topic_, MakeAppend({text}, id));
+    EXPECT_TRUE(environment_.RunUntil([&] { return pending->is_done(); }, minutes(1)));
+    EXPECT_TRUE(pending->result->ok()) << pending->result->status();
+    return pending->result->ok() ? (*pending->result)->MessageId(0) : std::string();
+  };
+  const auto dedup = [this] {
+    return environment_.RunTask(observer_.Children(layout_.Dedups(topic_->uid()))).children;
+  };
+  std::vector<std::string> first;
+  for (int i = 0; i < 6; ++i) first.push_back(publish(Cat("m", i), Cat("id", i)));
+  CrashAndBoot();
+  for (int i = 0; i < 6; ++i) EXPECT_EQ(publish(Cat("m", i), Cat("id", i)), first[static_cast<std::size_t>(i)]) << i;
+  TopicSettings settings = settings_;
+  settings.max_messages = 2;
+  Set(settings);
+  environment_.AdvanceBy(seconds(10));
+  EXPECT_THAT(dedup(), testing::SizeIs(1));
+  for (bool is_crash : {true, false}) {
+    if (is_crash) {
+      CrashAndBoot();
+    } else {
+      Restart();
+    }
+    for (int i = 0; i < 6; ++i) EXPECT_EQ(publish(Cat("m", i), Cat("id", i)), first[static_cast<std::size_t>(i)]) << i;
+  }
+  environment_.AdvanceBy(minutes(11));
+  EXPECT_THAT(dedup(), IsEmpty());
+  EXPECT_NE(publish("m0", "id0"), first[0]);
+}
+
 }  // namespace
 }  // namespace postkeeper

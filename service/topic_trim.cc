@@ -52,12 +52,16 @@ Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messa
 // Deletes whole batches from the front, at most one write's worth. Returns true if there may be more.
 Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
   constexpr std::size_t kDeletesMax = 256;
+  constexpr std::size_t kIdBytesMax = 200 << 10;
   std::int64_t messages = 0;  // to be trimmed
   std::int64_t bytes = 0;
   Position kept_from = kept_from_;
   std::size_t count = 0;
+  std::size_t id_bytes = 0;
   while (count < std::min(kept_.size(), kDeletesMax)) {
     const Kept oldest = kept_[count];
+    id_bytes += window_->store()->BytesOf(oldest.position);
+    if (count > 0 && id_bytes > kIdBytesMax) break;
     const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages_ - messages, bytes_ - bytes);
     if (reign != reign_) co_return false;
     if (!must.ok()) co_return must.status();
@@ -79,12 +83,16 @@ Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
   std::vector<Position> deletes;
   for (std::size_t i = 0; i < count; ++i) deletes.push_back(kept_[i].position);
   if (IsMutated(Mutation::kTrimTooMuch) && count < kept_.size()) deletes.push_back(kept_[count].position);
+  const std::shared_ptr<DedupStore> dedup = window_->store();
+  std::optional<zk::Op> carry = dedup->Carry(deletes);
   while (true) {
     std::vector<zk::Op> ops;
     const OwnerView held = ownership_->held();
     ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), held.version));
     ops.push_back(
         HeadOp(kept_from, messages_ - messages, bytes_ - bytes, static_cast<std::int64_t>(kept_.size() - count)));
+    if (carry) ops.push_back(*carry);
+    const std::size_t first_delete = ops.size();
     for (Position batch : deletes) ops.push_back(zk::Op::Delete(context_.layout.Batch(entry_.uid, batch)));
     const zk::Response done = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
     if (reign != reign_) co_return false;
@@ -94,13 +102,24 @@ Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
       ownership_->Lose(MakeError(Reason::kNoOwner, "another replica has taken the log"));
       co_return false;
     }
-    // A batch that is gone already (an earlier try, its reply lost) is left out.
+    // An earlier try, its reply lost, was in: the ids have their znode already, and a batch that is gone is left out.
+    const zk::Code carried =
+        carry && done.results.size() > first_delete ? done.results[first_delete - 1].code : zk::Code::kOk;
+    if (carried == zk::Code::kNodeExists) {
+      carry = zk::Op::Set(carry->path, carry->data, zk::kAnyVersion);
+      continue;
+    }
+    if (carried == zk::Code::kNoNode) {
+      carry = zk::Op::Create(carry->path, carry->data);
+      continue;
+    }
     const auto missing = std::find_if(done.results.begin(), done.results.end(),
                                       [](const auto& result) { return result.code == zk::Code::kNoNode; });
-    const auto place = missing - done.results.begin();
-    if (missing == done.results.end() || place < 2) co_return UnavailableError(done, "trim the topic");
-    deletes.erase(deletes.begin() + (place - 2));
+    const auto place = static_cast<std::size_t>(missing - done.results.begin());
+    if (missing == done.results.end() || place < first_delete) co_return UnavailableError(done, "trim the topic");
+    deletes.erase(deletes.begin() + static_cast<std::ptrdiff_t>(place - first_delete));
   }
+  dedup->OnWritten();
   std::int64_t trimmed = 0;
   for (std::size_t i = 0; i < count; ++i) {
     trimmed += kept_.front().messages;
@@ -121,7 +140,7 @@ Task<absl::Status> TopicEngine::RemoveTrimmedSegments(std::uint64_t reign) {
   while (reign == reign_ && first_segment_ < oldest_.segment()) {
     std::vector<zk::Op> ops;
     ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
-    // What is left in it is the batch that ends it.
+    // What is left in it is the batch that ends it, which has no ids.
     const std::string segment = context_.layout.Segment(entry_.uid, first_segment_);
     const zk::Response left = co_await context_.client.Children(segment);
     for (const std::string& name : left.children) ops.push_back(zk::Op::Delete(Cat(segment, "/", name)));

@@ -39,7 +39,7 @@ absl::Status Corrupt(std::string_view what) { return absl::DataLossError(Cat("no
 Batch::Batch() : record_(std::make_unique<storage::v1::BatchRecord>()) {}
 Batch::~Batch() = default;
 
-absl::StatusOr<std::shared_ptr<const Batch>> Batch::Decode(std::string_view bytes) {
+absl::StatusOr<std::shared_ptr<const Batch>> Batch::Decode(std::string_view bytes, std::optional<WallTime> created) {
   if (bytes.size() < kHeaderBytes) return Corrupt(Cat("only ", bytes.size(), " bytes"));
   const auto format = static_cast<std::uint8_t>(bytes[0]);
   const auto compression = static_cast<std::uint8_t>(bytes[1]);
@@ -57,6 +57,7 @@ absl::StatusOr<std::shared_ptr<const Batch>> Batch::Decode(std::string_view byte
   if (!record.end_of_segment() && record.writer().process_id().size() != ProcessId{}.bytes.size()) {
     return Corrupt("no writer");
   }
+  batch->created_ = created;
   batch->Measure();
   return batch;
 }
@@ -89,6 +90,8 @@ Writer Batch::writer() const {
               std::min(writer.process.bytes.size(), from.process_id().size()));
   return writer;
 }
+
+bool Batch::has_request_ids() const { return record_->request_ids_size() > 0; }
 
 std::vector<BatchRequestId> Batch::request_ids() const {
   std::vector<BatchRequestId> ids;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -62,8 +63,10 @@ class Batch {
   Batch(const Batch&) = delete;
   Batch& operator=(const Batch&) = delete;
 
-  // Reads what Encode wrote. DATA_LOSS with the reason when the bytes are not a whole batch.
-  static absl::StatusOr<std::shared_ptr<const Batch>> Decode(std::string_view bytes);
+  // Reads what Encode wrote. DATA_LOSS with the reason when the bytes are not a whole batch. `created`: what ZooKeeper
+  // says of the znode.
+  static absl::StatusOr<std::shared_ptr<const Batch>> Decode(std::string_view bytes,
+                                                             std::optional<WallTime> created = std::nullopt);
   // The last batch of a sealed segment.
   static std::string EncodeEndOfSegment(WallTime now);
 
@@ -72,7 +75,10 @@ class Batch {
   WallTime due(int index) const;  // NewMessage::kNotDelayed = at once
   Writer writer() const;
   WallTime append_time() const;
+  // When it was committed, by the clock of ZooKeeper's leader; none for one that was not read from there.
+  std::optional<WallTime> created() const { return created_; }
   bool ends_segment() const;
+  bool has_request_ids() const;
   std::vector<BatchRequestId> request_ids() const;
   // What it costs in memory, about.
   std::size_t memory_bytes() const { return memory_bytes_; }
@@ -86,6 +92,7 @@ class Batch {
   void Measure();
 
   std::unique_ptr<storage::v1::BatchRecord> record_;
+  std::optional<WallTime> created_;
   std::size_t memory_bytes_ = 0;
   std::int64_t message_bytes_ = 0;
 };

@@ -131,12 +131,15 @@ Task<void> Cursor::Run(std::shared_ptr<Cursor> self) {
 // ---- One write
 
 void Cursor::TakeIntake(Frozen& write, std::vector<Position>& deletes) {
+  std::size_t id_bytes = 0;  // of the batches in `deletes`
   while (!intake_.empty()) {
     Intake& intake = intake_.front();
     while (intake.next < intake.changes.size()) {
-      const std::size_t bytes = settled_.changed_spilled_bytes() + write.changes * kBytesPerChange;
+      const Change& change = intake.changes[intake.next];
+      const std::size_t its_ids = dedup_ && !change.notes ? dedup_->BytesOf(change.position) : 0;
+      const std::size_t bytes = settled_.changed_spilled_bytes() + write.changes * kBytesPerChange + id_bytes + its_ids;
       if (deletes.size() >= kDeletesMax || (write.changes > 0 && bytes >= kWriteBytesMax)) return;
-      const Change& change = intake.changes[intake.next++];
+      ++intake.next;
       ++write.changes;
       if (change.notes) {
         // A Nack's notes may come behind those of the giving-out that it made possible.
@@ -144,6 +147,7 @@ void Cursor::TakeIntake(Frozen& write, std::vector<Position>& deletes) {
         settled_.SetNotes(change.position, *change.notes);
       } else if (settled_.Settle(change.position)) {
         deletes.push_back(change.position.BatchStart());
+        id_bytes += its_ids;
       }
     }
     write.done.push_back(std::move(intake.done));
@@ -219,6 +223,9 @@ Cursor::Frozen Cursor::Freeze(const std::vector<HandedOverLease>* leases) {
   for (std::uint64_t part : changes.deleted_parts) {
     write.ops.push_back(zk::Op::Delete(layout_.Part(log_, source_, part)));
   }
+  if (dedup_) {
+    if (std::optional<zk::Op> carry = dedup_->Carry(deletes)) write.ops.push_back(*std::move(carry));
+  }
   for (Position batch : deletes) write.ops.push_back(zk::Op::Delete(layout_.Batch(log_, batch)));
   return write;
 }
@@ -258,6 +265,7 @@ Task<bool> Cursor::Send(Frozen& write) {
   }
   version_ = write.starts_generation ? 0 : version_ + 1;
   handed_over_.clear();
+  if (dedup_) dedup_->OnWritten();
   Answer(write, absl::OkStatus());
   if (is_lost_) co_return false;
   if (listener_.on_written) listener_.on_written(write.changes, write.deletes);

@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "zkstore/client.h"
 #include "zkstore/cursor_fate.h"
+#include "zkstore/dedup_store.h"
 #include "zkstore/layout.h"
 #include "zkstore/owner.h"
 #include "zkstore/settled_set.h"
@@ -24,7 +25,8 @@ namespace postkeeper {
 //
 // How it works. Changes that come while a write is on its way wait and go together into the next one:
 //
-//   check(owner, version)  set(cursor, version)  set(head)  parts...  delete(batches wholly settled)...
+//   check(owner, version)  set(cursor, version)  set(head)  parts...  ids of the batches  delete(batches wholly
+//   settled)...
 //
 // One write at a time; it is frozen when it is sent and sent again, the same, until its outcome is known: BADVERSION on
 // the cursor after a lost reply means that an earlier copy is in. A batch that is already deleted (NONODE) is left out
@@ -95,6 +97,9 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   // ZOOKEEPER_UNAVAILABLE: call again. STORE_CORRUPT.
   Task<absl::Status> Load();
 
+  // Where the ids of the batches go that its writes delete; the same strand. Without it they have none.
+  void CarryIdsTo(std::shared_ptr<DedupStore> dedup) { dedup_ = std::move(dedup); }
+
   // What is stored and what is on its way, together.
   const SettledSet& settled() const { return settled_; }
   SettledSet& settled() { return settled_; }
@@ -162,6 +167,7 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   // Touched only on the strand.
   OwnerView held_;
   SettledSet settled_;
+  std::shared_ptr<DedupStore> dedup_;  // may be null
   std::vector<HandedOverLease> handed_over_;
   std::vector<std::pair<std::int64_t, CursorState>> epochs_;  // epoch, state overwritten
   std::optional<std::uint32_t> generation_;                   // none: the cursor is yet to be created

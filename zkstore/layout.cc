@@ -66,11 +66,14 @@ std::string Layout::Parts(const Uid& uid) const { return Cat(LogData(uid), "/par
 std::string Layout::Part(const Uid& uid, const Uid& source, std::uint64_t part) const {
   return Cat(Parts(uid), "/", source.ToHex(), ".", part);
 }
-std::string Layout::Dedup(const Uid& uid) const { return Cat(LogData(uid), "/dedup"); }
+std::string Layout::Dedups(const Uid& uid) const { return Cat(LogData(uid), "/dedup"); }
+std::string Layout::Dedup(const Uid& uid, std::int64_t epoch, std::uint64_t number) const {
+  return Cat(Dedups(uid), "/", epoch, ".", number);
+}
 std::string Layout::Kept(const Uid& uid) const { return Cat(LogData(uid), "/kept"); }
 
 std::vector<std::string> Layout::LogDirectories(const Uid& uid) const {
-  return {Segments(uid), Producers(uid), Cursors(uid), Parts(uid), Dedup(uid), Kept(uid)};
+  return {Segments(uid), Producers(uid), Cursors(uid), Parts(uid), Dedups(uid), Kept(uid)};
 }
 
 std::optional<std::uint64_t> Layout::ParseSegment(std::string_view name) {
@@ -98,6 +101,16 @@ std::optional<Layout::PartName> Layout::ParsePart(std::string_view name) {
   std::optional<NumberedName> parsed = ParseNumbered(name);
   if (!parsed) return std::nullopt;
   return PartName{parsed->uid, parsed->number};
+}
+
+std::optional<Layout::DedupName> Layout::ParseDedup(std::string_view name) {
+  const std::size_t dot = name.find('.');
+  DedupName parsed{};
+  if (dot == std::string_view::npos || !absl::SimpleAtoi(AbslView(name.substr(0, dot)), &parsed.epoch) ||
+      !absl::SimpleAtoi(AbslView(name.substr(dot + 1)), &parsed.number)) {
+    return std::nullopt;
+  }
+  return parsed;
 }
 
 std::string ParentPath(std::string_view path) {

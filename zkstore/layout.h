@@ -53,7 +53,9 @@ class Layout {
   std::string Cursor(const Uid& uid, const Uid& source, std::uint32_t generation) const;
   std::string Parts(const Uid& uid) const;
   std::string Part(const Uid& uid, const Uid& source, std::uint64_t part) const;
-  std::string Dedup(const Uid& uid) const;
+  std::string Dedups(const Uid& uid) const;
+  // `epoch`: that of the owner who made it; so no owner needs to know what others have made.
+  std::string Dedup(const Uid& uid, std::int64_t epoch, std::uint64_t number) const;
   std::string Kept(const Uid& uid) const;
 
   // The directories below LogData, in the order in which they are created.
@@ -73,6 +75,11 @@ class Layout {
     std::uint64_t part;
   };
   static std::optional<PartName> ParsePart(std::string_view name);
+  struct DedupName {
+    std::int64_t epoch;
+    std::uint64_t number;
+  };
+  static std::optional<DedupName> ParseDedup(std::string_view name);
 
  private:
   std::string root_;

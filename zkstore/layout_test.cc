@@ -35,6 +35,7 @@ TEST(LayoutTest, PathsAreFixed) {
   EXPECT_EQ(kLayout.Batch(uid, Position(12, 34, 56)), Cat(data, "/log/12/b-0000000034"));
   EXPECT_EQ(kLayout.Cursor(uid, uid, 3), Cat(data, "/cursors/", kHex, ".3"));
   EXPECT_EQ(kLayout.Part(uid, uid, 5), Cat(data, "/parts/", kHex, ".5"));
+  EXPECT_EQ(kLayout.Dedup(uid, 3, 5), Cat(data, "/dedup/3.5"));
   EXPECT_EQ(kLayout.Replica(ProcessId{}), Cat("/root/replicas/", std::string(32, '0')));
   EXPECT_EQ(kLayout.Producer(uid, ProcessId{}, 7), Cat(data, "/producers/", std::string(32, '0'), ".7"));
   EXPECT_THAT(kLayout.LogDirectories(uid),
@@ -51,10 +52,13 @@ TEST(LayoutTest, NamesAreParsed) {
   EXPECT_EQ(Layout::ParseCursor(Cat(kHex, ".4294967295"))->generation, 4294967295u);
   EXPECT_EQ(Layout::ParseCursor(Cat(kHex, ".1"))->source, uid);
   EXPECT_EQ(Layout::ParsePart(Cat(kHex, ".9"))->part, 9u);
+  EXPECT_EQ(Layout::ParseDedup("3.9")->epoch, 3);
+  EXPECT_EQ(Layout::ParseDedup("3.9")->number, 9u);
 }
 
 // Names that are not ours are not taken for ours.
 TEST(LayoutTest, ForeignNamesAreRefused) {
+  for (const char* name : {"", "3", "3.", ".3", "3.x", "a.3"}) EXPECT_FALSE(Layout::ParseDedup(name)) << name;
   for (const char* name : {"", "x", "-1", "1x", "68719476736"}) EXPECT_FALSE(Layout::ParseSegment(name)) << name;
   for (const char* name : {"", "b-", "b-7", "b-00000000x7", "b-0000065536", "c-0000000007", "b-00000000071"}) {
     EXPECT_FALSE(Layout::ParseBatch(name)) << name;

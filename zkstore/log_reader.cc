@@ -141,7 +141,8 @@ void LogReader::OnFetched(Position at, zk::Response response) {
   Fetched& fetched = fetched_[at];
   fetched = Fetched{};
   if (response.code == zk::Code::kOk) {
-    absl::StatusOr<std::shared_ptr<const Batch>> batch = Batch::Decode(response.data);
+    const WallTime created{std::chrono::milliseconds(response.stat.ctime_ms)};
+    absl::StatusOr<std::shared_ptr<const Batch>> batch = Batch::Decode(response.data, created);
     if (batch.ok()) {
       fetched.is_there = true;
       fetched.batch = *std::move(batch);

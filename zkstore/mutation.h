@@ -28,6 +28,9 @@ enum class Mutation {
   kSilentGap,            // a subscriber that was overtaken by the trim is not told
   kHeadGoesBack,         // a topic's owner that stops writes a head older than its last trim
   kTrimTooMuch,          // a trim deletes one batch more than the head says
+  kDropIdsOfDeleted,     // a write that deletes batches does not carry their request_ids
+  kIgnoreDeletedIds,     // a new owner does not read the request_ids of deleted batches
+  kAnswerIdsUnread,      // request_ids are answered before a new owner has read the window
 };
 
 namespace internal {

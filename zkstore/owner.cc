@@ -42,6 +42,7 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
   OwnerView view;
   view.epoch = record.epoch();
   view.version = read.stat.version;
+  view.written = WallTime(std::chrono::milliseconds(read.stat.mtime_ms));
   if (record.state() == OwnerRecord::STATE_DELETED) {
     view.state = OwnerView::State::kDeleted;
   } else if (record.state() == OwnerRecord::STATE_PROCESS) {
@@ -80,6 +81,7 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
                    .version = owner->version + 1};
     const zk::Response taken = co_await client.Set(
         layout.Owner(log), Encode(OwnerRecord::STATE_PROCESS, mine.epoch, &process, address), owner->version);
+    mine.written = WallTime(std::chrono::milliseconds(taken.stat.mtime_ms));
     if (taken.code == zk::Code::kOk) co_return mine;
     // Somebody was faster, or an earlier attempt of ours whose reply was lost.
     if (taken.code != zk::Code::kBadVersion) co_return UnavailableError(taken, "take the ownership of the log");

@@ -25,6 +25,7 @@ struct OwnerView {
   ProcessId process{};       // kProcess: the owner; kNobody: who let go of it, or zero
   std::string address;       // kProcess only
   std::int32_t version = 0;  // the fence: every write of the owner checks it
+  WallTime written{};        // when, by the clock of ZooKeeper's leader
 };
 
 // NOT_FOUND if there is no such log. DATA_LOSS if the record cannot be read. ZOOKEEPER_UNAVAILABLE.

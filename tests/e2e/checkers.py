@@ -10,10 +10,6 @@ import dataclasses
 from history import (ACK, ALREADY_SETTLED, OK, REFUSED, UNEXPECTED, UNKNOWN, Answered, Delivered, Mishap, Received, Sent,
                      Settled, SettleSent, StreamEnded, Token)
 
-# Switch this on when request_ids are remembered across a change of the owner (G4). Until then a repeat with a request_id
-# may write twice when the owner has changed in between: counted, and not a violation.
-REQUEST_IDS_OUTLIVE_THE_OWNER = False
-
 
 @dataclasses.dataclass(frozen=True)
 class Violation:
@@ -160,18 +156,13 @@ def held_by_one(reading, _):
 
 def written_once(reading, _):
     verdict = Verdict("G4: nothing is written twice")
-    allowed = "written twice by a repeat with a request_id (not promised yet across owners)"
-    verdict.counts[allowed] = 0
     for body, copies in reading.copies.items():
         verdict.judged += 1
         if len(copies) == 1:
             continue
         call = reading.call_of_body[body]
-        if call.tries > 1 and not REQUEST_IDS_OUTLIVE_THE_OWNER:
-            verdict.counts[allowed] += 1
-        else:
-            verdict.violate(f"{body} was written {len(copies)} times, though it was sent {call.tries} time(s)"
-                            f"{' with a request_id' if call.has_id else ''}: {sorted(copies)}", body)
+        verdict.violate(f"{body} was written {len(copies)} times, though it was sent {call.tries} time(s)"
+                        f"{' with a request_id' if call.has_id else ''}: {sorted(copies)}", body)
     return verdict
 
 

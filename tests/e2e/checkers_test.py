@@ -155,15 +155,10 @@ class CheckersTest(unittest.TestCase):
         topic = Story().accepted("a", "ma", log="t").received("a", "ma", "p1").received("a", "mb", "p2")
         self.assert_broken(checkers.written_once, topic, "2 times")
 
-    # The same by a repeat with a request_id: a violation once that is promised, until then only counted.
+    # The same by a repeat with a request_id, whoever answered it.
     def test_written_twice_by_a_repeat(self):
         story = Story().sends("a", request_id="1").hears("a", UNKNOWN).accepted("a", "ma", request_id="1")
         story.delivered("a", "ma", 1).delivered("a", "mb", 2)
-        was = checkers.REQUEST_IDS_OUTLIVE_THE_OWNER
-        self.addCleanup(setattr, checkers, "REQUEST_IDS_OUTLIVE_THE_OWNER", was)
-        checkers.REQUEST_IDS_OUTLIVE_THE_OWNER = False
-        self.assertEqual(sum(self.assert_kept(checkers.written_once, story, 1).counts.values()), 1)
-        checkers.REQUEST_IDS_OUTLIVE_THE_OWNER = True
         self.assert_broken(checkers.written_once, story, "with a request_id")
 
     # Half of a call whose outcome nobody knew.

@@ -165,6 +165,30 @@ class RestartsTest(unittest.TestCase):
         self.assertEqual(load.enqueued - acked - set(left), set(), "answered OK, and lost")
         self.assertEqual(len(delivered_before), len(set(delivered_before)), "held by one, and yet delivered to another")
 
+    # kill -9 between a call and its repeat: the repeat gets the first answer, whether the message is still there or was
+    # acked and is gone, and nothing is written twice. A stream's frames are answered in order, known or new.
+    def test_request_ids_survive_a_kill(self):
+        kept = self.client.enqueue("q", "kept", request_id="kept")
+        settled = self.client.enqueue("done", "a", "b", request_id="settled")
+        self.assertEqual(bodies(self.client.drain("done")), ["a", "b"])
+        published = self.client.publish("t", "m", request_id="published")
+        for _ in range(2):
+            self.server.kill()
+            self.server.start()
+            self.wait_until_serving()
+            self.assertEqual(self.client.enqueue("done", "a", "b", request_id="settled"), settled)
+            self.assertEqual(self.client.publish("t", "m", request_id="published"), published)
+            frames = [message_pb2.EnqueueStreamRequest(queue="q", messages=messages("kept"), request_id="kept"),
+                      message_pb2.EnqueueStreamRequest(messages=messages("without")),
+                      message_pb2.EnqueueStreamRequest(messages=messages("new"), request_id="new")]
+            answers = [list(answer.message_ids) for answer in self.client.stub.EnqueueStream(iter(frames), timeout=60)]
+            self.assertEqual([len(ids) for ids in answers], [1, 1, 1])
+            self.assertEqual(answers[0], kept)
+        self.assertEqual(bodies(self.client.drain("done")), [])
+        self.assertEqual(bodies(self.client.drain("q")), ["kept", "without", "new", "without"])
+        self.client.publish("t", "end")
+        self.assertEqual(bodies(self.client.subscribe("t", earliest=True).messages(2)), ["m", "end"])
+
     # With request_id and the service config's retries a producer need not know of any of this: each message is there
     # once, and the consumer of a stream sees them in order.
     def test_retries_bridge_a_restart(self):

@@ -246,6 +246,22 @@ class MovingTest(TwoReplicas):
         again = self.there.subscribe("t", earliest=True)
         self.assertEqual(bodies(again.messages(2)), ["before", "after"])
 
+    # The owner is killed: a repeat through the other replica gets the first answer, whether the messages are still there
+    # or are acked and gone.
+    def test_request_ids_move_to_the_next_owner(self):
+        settled = self.here.enqueue("q", "a", "b", request_id="settled")
+        self.assertEqual(bodies(self.here.drain("q")), ["a", "b"])
+        kept = self.there.enqueue("q", "c", request_id="kept")
+        published = self.there.publish("t", "m", request_id="published")
+        self.owner.kill()
+        for first, repeat in ((settled, lambda: self.there.enqueue("q", "a", "b", request_id="settled")),
+                              (kept, lambda: self.there.enqueue("q", "c", request_id="kept")),
+                              (published, lambda: self.there.publish("t", "m", request_id="published"))):
+            self.assertEqual(until(lambda call=repeat: self.tries(call), "the other has taken over"), first)
+        self.assertEqual(bodies(self.there.drain("q")), ["c"])
+        self.there.publish("t", "end")
+        self.assertEqual(bodies(self.there.subscribe("t", earliest=True).messages(2)), ["m", "end"])
+
     # The killed owner comes back at its address: it is a replica like any other, and calls through it are relayed.
     def test_killed_owner_comes_back(self):
         self.there.enqueue("q", "a")

@@ -56,7 +56,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mutant{Mutation::kUnrecordedNumber, "UnrecordedNumber"},
         Mutant{Mutation::kUnknownIsRefused, "UnknownIsRefused"}, Mutant{Mutation::kDeposedSaysOk, "DeposedSaysOk"},
         Mutant{Mutation::kForgetRequestId, "ForgetRequestId"}, Mutant{Mutation::kSilentGap, "SilentGap"},
-        Mutant{Mutation::kHeadGoesBack, "HeadGoesBack"}, Mutant{Mutation::kTrimTooMuch, "TrimTooMuch"}),
+        Mutant{Mutation::kHeadGoesBack, "HeadGoesBack"}, Mutant{Mutation::kTrimTooMuch, "TrimTooMuch"},
+        Mutant{Mutation::kDropIdsOfDeleted, "DropIdsOfDeleted"},
+        Mutant{Mutation::kIgnoreDeletedIds, "IgnoreDeletedIds"}, Mutant{Mutation::kAnswerIdsUnread, "AnswerIdsUnread"}),
     [](const testing::TestParamInfo<Mutant>& mutant) { return std::string(mutant.param.name); });
 
 }  // namespace

@@ -49,10 +49,11 @@ class Postkeeperd:
     becomes ready only once it is connected; `waits` = False returns as soon as it listens.
     """
 
-    def __init__(self, *flags, waits=True):
+    def __init__(self, *flags, waits=True, metrics_listen="off"):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postkeeper-test-"))
         self.address = "127.0.0.1:0"
         self.flags = flags
+        self.metrics_listen = metrics_listen
         self.process = None
         self.start(waits=waits)
 
@@ -77,8 +78,8 @@ class Postkeeperd:
         """Serves again what was there before, at the same address."""
         with open(self.log_file, "wb") as out:
             self.process = subprocess.Popen(
-                [find_program("postkeeperd"), "--listen", self.address, "--metrics-listen", "off", "--data-dir",
-                 self.folder / "data", *self.flags],
+                [find_program("postkeeperd"), "--listen", self.address, "--metrics-listen", self.metrics_listen,
+                 "--data-dir", self.folder / "data", *self.flags],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=clean_environment())
         try:
             self.wait_for_log(r"^\S+ info ready\b" if waits else r"^\S+ info listening\b")

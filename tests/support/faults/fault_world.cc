@@ -89,7 +89,17 @@ void FaultWorld::Heal() {
   if (HasViolations()) return;
   if (!appends_.empty()) Violate("G10: an append is never answered");
   Judge();
+  CheckOldIdsAreDropped();
 }
+
+void FaultWorld::CheckOldIdsAreDropped() {
+  if (HasViolations() || request_id_window() > seconds(60)) return;
+  PassTime(request_id_window() + seconds(60));
+  const zk::Response left = environment_.RunTask(observer_.Children(layout_.Dedups(uid())));
+  if (left.code != zk::Code::kOk || !left.children.empty()) Violate("G10: ids past the window are not dropped");
+}
+
+Duration FaultWorld::request_id_window() const { return seed_ % 3 == 0 ? seconds(60) : std::chrono::minutes(10); }
 
 // ---- Processes
 
@@ -99,6 +109,7 @@ void FaultWorld::Boot(int index, std::optional<ProcessId> dead_predecessor) {
   options.append.in_flight_max = 3;
   options.append.batch_messages_max = 4;
   options.append.segment_batches_max = 6;
+  options.limits.request_id_window = request_id_window();
   options.cache_bytes = seed_ % 2 == 0 ? 1 : 64 << 10;
   options.dead_predecessor = dead_predecessor;
   slot.replica = std::make_unique<SimulatedReplica>(environment_, ensemble_, options);
@@ -108,16 +119,16 @@ void FaultWorld::Boot(int index, std::optional<ProcessId> dead_predecessor) {
   OnBoot(index);
 }
 
-// What the process was asked for and has not answered is never answered.
+// What the process was asked for and has not answered is never answered. A call with a request_id is sent again.
 void FaultWorld::End(int index) {
-  for (std::size_t i = 0; i < appends_.size();) {
-    if (appends_[i].slot != index) {
-      ++i;
-      continue;
-    }
-    Settle(appends_[i], Fate::kUnknown);
-    appends_.erase(appends_.begin() + static_cast<std::ptrdiff_t>(i));
-  }
+  std::erase_if(appends_, [&](Append& append) {
+    if (append.slot != index || !append.call) return false;
+    append.was_unknown = true;
+    append.call.reset();
+    if (MayRepeat(append)) return false;
+    Settle(append, Fate::kUnknown);
+    return true;
+  });
   OnEnd(index);
   ++slots_[static_cast<std::size_t>(index)].incarnation;
 }
@@ -272,31 +283,64 @@ void FaultWorld::SendAppends(Duration delay_max) {
 }
 
 void FaultWorld::Settle(const Append& append, Fate fate) {
+  if (append.first_answer) return;                                          // that of the first call counts
   if (append.was_unknown && fate == Fate::kRefused) fate = Fate::kUnknown;  // the repeat was; the first may be in
   for (const std::string& text : append.texts) fates_[text] = fate;
 }
 
+// The service waits up to 15 s before it looks whether it knows the id.
+bool FaultWorld::MayRepeat(const Append& append) const {
+  return !append.request_id.empty() && environment_.Now() + seconds(20) < append.sent_at + request_id_window();
+}
+
+void FaultWorld::SendAgain(Append& append) {
+  append.slot = PickSlot();
+  append.call = StartAppend(append.slot, MakeAppend(append.texts, append.request_id, append.due));
+}
+
 void FaultWorld::HearOfAppends() {
   for (std::size_t i = 0; i < appends_.size();) {
-    Append& append = appends_[i];
-    if (!append.call->is_done()) {
+    if (HearOf(appends_[i])) {
+      appends_.erase(appends_.begin() + static_cast<std::ptrdiff_t>(i));
+    } else {
       ++i;
-      continue;
     }
-    const absl::Status status = append.call->result->status();
-    const bool is_unknown = HasReason(status, Reason::kOutcomeUnknown);
-    append.was_unknown |= is_unknown;
-    if (is_unknown && !append.request_id.empty() && !is_healing_) {
-      // Safe to repeat, at the same process.
-      append.call = StartAppend(append.slot, MakeAppend(append.texts, append.request_id, append.due));
-      ++i;
-      continue;
-    }
-    append.returned_at = environment_.Now();
-    Settle(append, status.ok() ? Fate::kOk : is_unknown ? Fate::kUnknown : Fate::kRefused);
-    if (status.ok()) answered_.push_back(append);
-    appends_.erase(appends_.begin() + static_cast<std::ptrdiff_t>(i));
   }
+  RepeatSomeAnswered();
+}
+
+// True if nothing more is to be heard of it.
+bool FaultWorld::HearOf(Append& append) {
+  if (append.call && !append.call->is_done()) return false;
+  const bool is_lost = !append.call;
+  const absl::Status status = is_lost ? absl::UnknownError("its process has ended") : append.call->result->status();
+  const bool is_unknown = is_lost || HasReason(status, Reason::kOutcomeUnknown);
+  append.was_unknown |= is_unknown;
+  if (!status.ok() && MayRepeat(append) && (append.was_unknown || random_.Chance(0.3))) {
+    SendAgain(append);
+    return false;
+  }
+  if (append.first_answer) {
+    const bool is_same = !status.ok() || ((*append.call->result)->MessageId(0) == append.first_answer->MessageId(0) &&
+                                          (*append.call->result)->count == append.first_answer->count);
+    if (!is_same) Violate(Cat("G4: the repeat of ", append.texts.front(), " got another answer"));
+    return true;
+  }
+  append.returned_at = environment_.Now();
+  Settle(append, status.ok() ? Fate::kOk : is_unknown ? Fate::kUnknown : Fate::kRefused);
+  if (status.ok()) answered_.push_back(append);
+  return true;
+}
+
+// As clients do that have not heard the answer.
+void FaultWorld::RepeatSomeAnswered() {
+  if (is_healing_ || answered_.empty() || !random_.Chance(0.3)) return;
+  Append repeat = answered_[random_.Below(answered_.size())];
+  if (!MayRepeat(repeat)) return;
+  repeat.first_answer = **repeat.call->result;
+  Trace(Cat("the call of ", repeat.texts.front(), " is repeated"));
+  SendAgain(repeat);
+  appends_.push_back(std::move(repeat));
 }
 
 }  // namespace postkeeper

@@ -62,7 +62,9 @@ class FaultWorld {
     Instant sent_at{};
     std::optional<Instant> returned_at;
     bool was_unknown = false;
-    std::shared_ptr<Pending<AppendOutcome>> call;
+    std::shared_ptr<Pending<AppendOutcome>> call;  // null: to be sent again
+    // Of a call that was answered OK and is repeated nevertheless.
+    std::optional<Appended> first_answer;
   };
 
   explicit FaultWorld(std::uint64_t seed);
@@ -99,6 +101,8 @@ class FaultWorld {
   // Sends 0 to 3 appends; texts are "m<n>". `delay_max`: of the one in ten that is delayed; zero = none is.
   void SendAppends(Duration delay_max);
   void HearOfAppends();
+  // So short in some histories that ids are forgotten.
+  Duration request_id_window() const;
   std::optional<OwnerView> ReadOwnerNow();
   // A little, or now and then some seconds. What was cut off long enough is reachable again.
   void PassTime();
@@ -130,6 +134,11 @@ class FaultWorld {
   void ReleaseHeld();
   void Heal();
   void Settle(const Append& append, Fate fate);
+  bool MayRepeat(const Append& append) const;
+  void SendAgain(Append& append);
+  bool HearOf(Append& append);
+  void RepeatSomeAnswered();
+  void CheckOldIdsAreDropped();
 
   std::vector<std::string> violations_;
   bool traces_ = false;
