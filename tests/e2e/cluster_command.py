@@ -130,9 +130,13 @@ def show(state):
     for line in lines:
         print("  ".join([*(text.ljust(width) for text, width in zip(line, widths)), line[3]]))
     replicas = [entry["address"] for entry in state if entry["kind"] == "postkeeperd"]
-    path = "" if shutil.which("postkeeper") else " (with build/release on the PATH)"
-    print(f"\nnow type{path}:  postkeeper --address {replicas[0]} cluster ls\n"
-          "or stop it:  ./dev cluster down")
+    print(f"\nnow type:    {postkeeper_path()} --address {replicas[0]} cluster ls\nor stop it:  ./dev cluster down")
+
+
+def postkeeper_path():
+    """As a person types it who stands in the project's folder; ./dev has a PATH of its own."""
+    path = pathlib.Path(shutil.which("postkeeper") or ROOT / "build/release/postkeeper")
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def status(folder):

@@ -5,10 +5,10 @@ import collections
 from faults import KILL, KINDS, STOP
 from history import ACK, ALREADY_SETTLED, OK, Delivered, FaultBegan, FaultEnded, Received, Settled, Sent, lines_about, told
 
-# A pause is put down to a fault that was alone if it reaches into the time until the next one, but at most so long.
+# A pause is put down to a fault that was alone if it begins no earlier than so long before it (which is what readers wait
+# for a message anyway), and before the next one, but at most so long after it.
+NORMAL_PAUSE_S = 2
 PAUSE_WINDOW_S = 60
-# What begins so shortly before the next fault is put down to that one.
-NEXT_FAULT_S = 2
 VIOLATIONS_SHOWN = 5
 LINES_SHOWN = 40
 
@@ -28,7 +28,8 @@ def pauses_after(events, kind):
         until = begins[index + 1].at if index + 1 < len(begins) else fault.at + PAUSE_WINDOW_S
         until = min(until, fault.at + PAUSE_WINDOW_S)
         longest = max((after - before for times in deliveries.values() for before, after in zip(times, times[1:])
-                       if before < until - NEXT_FAULT_S and after > fault.at), default=None)
+                       if fault.at - NORMAL_PAUSE_S <= before < until - NORMAL_PAUSE_S and after > fault.at),
+                      default=None)
         if longest is not None:
             found.append(longest)
     return found
