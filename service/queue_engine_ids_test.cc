@@ -50,9 +50,28 @@ class QueueIdsTest : public QueueEngineTest {
     }
     EXPECT_THAT(BatchesStored(), IsEmpty());
   }
-  static bool ListsDedup(const zk::Request& request) {
-    return request.kind == zk::Request::Kind::kChildren && request.path.ends_with("/dedup");
+  // The process is killed; the next one cannot list the saved ids before it has tried so often.
+  void CrashAndBootWithBrokenLooks(int looks_broken) {
+    SimulatedReplicaOptions options;
+    options.dead_predecessor = replica_->process();
+    replica_->Crash();
+    queue_.reset();
+    dead_.push_back(std::move(replica_));
+    replica_ = std::make_unique<SimulatedReplica>(environment_, ensemble_, options);
+    looks_broken_ = looks_broken;
+    BreakNextLook();
+    ASSERT_TRUE(replica_->Start().ok());
+    queue_ = replica_->Queue("q", settings_);
   }
+  void BreakNextLook() {
+    replica_->client().LoseNext([this](const zk::Request& request) {
+      if (request.kind != zk::Request::Kind::kChildren || !request.path.ends_with("/dedup")) return false;
+      if (--looks_broken_ > 0) asio::post(environment_.executor(), [this] { BreakNextLook(); });
+      return true;
+    });
+  }
+
+  int looks_broken_ = 0;  // still to come
 };
 
 // The batch is still in the log after a restart in good order, a crash, or a loss of the log.
@@ -145,36 +164,34 @@ TEST_F(QueueIdsTest, TheWindowEnds) {
 TEST_F(QueueIdsTest, CallsWaitUntilTheIdsAreRead) {
   const std::vector<std::string> first = EnqueueWithId({"a"}, "id");
   Empty();
-  SimulatedReplicaOptions options;
-  options.dead_predecessor = replica_->process();
-  replica_->Crash();
-  queue_.reset();
-  dead_.push_back(std::move(replica_));
-  replica_ = std::make_unique<SimulatedReplica>(environment_, ensemble_, options);
-  // Each look at the list breaks the connection.
-  int looks = 0;
-  std::function<void()> lose_next_look = [&] {
-    replica_->client().LoseNext([&](const zk::Request& request) {
-      if (!ListsDedup(request)) return false;
-      ++looks;
-      if (looks < 5) asio::post(environment_.executor(), lose_next_look);
-      return true;
-    });
-  };
-  lose_next_look();
-  ASSERT_TRUE(replica_->Start().ok());
-  queue_ = replica_->Queue("q", settings_);
+  CrashAndBootWithBrokenLooks(5);
   const Call repeat = Start({"a"}, "id");
   const Call fresh = Start({"b"}, "id2");
   EXPECT_TRUE(Enqueue({"c"}).ok());
-  EXPECT_LT(looks, 5);
+  EXPECT_GT(looks_broken_, 0);
   EXPECT_FALSE(repeat->is_done());
   EXPECT_FALSE(fresh->is_done());
   EXPECT_THAT(Texts(Dequeue(10, seconds(1))), ElementsAre("c"));
   EXPECT_EQ(Await(repeat)->MessageId(0), first[0]);
   EXPECT_TRUE(Await(fresh).ok());
-  EXPECT_EQ(looks, 5);
+  EXPECT_EQ(looks_broken_, 0);
   EXPECT_EQ(Stats().counts.total(), 2);
+}
+
+// Ids that cannot be read for long keep nobody waiting for ever: the call is told that nothing was written.
+TEST_F(QueueIdsTest, CallsDoNotWaitForever) {
+  const std::vector<std::string> first = EnqueueWithId({"a"}, "id");
+  Empty();
+  CrashAndBootWithBrokenLooks(1'000'000);
+  const Instant before = environment_.Now();
+  const Call repeat = Start({"a"}, "id");
+  const AppendOutcome outcome = Await(repeat);
+  EXPECT_TRUE(HasReason(outcome.status(), Reason::kNoOwner)) << outcome.status();
+  EXPECT_LE(environment_.Now() - before, kOwnerPatience + seconds(1));
+  looks_broken_ = 0;
+  Pass(seconds(2));
+  EXPECT_EQ(EnqueueWithId({"a"}, "id"), first);
+  EXPECT_EQ(Stats().counts.total(), 0);
 }
 
 // Ids that cannot be read are not made up for: calls with an id are refused until those are past the window, all others

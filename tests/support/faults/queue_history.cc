@@ -201,7 +201,9 @@ void QueueHistory::OnSettled(Settle& settle, std::uint64_t epoch) {
   if (is_ok && settle.is_outdated) Violate(Cat("G6: a stale ack settled ", settle.text));
   if (is_ok || failures.front().error == SettleError::kAlreadySettled) {
     life.acked_epoch = std::min(life.acked_epoch.value_or(epoch), epoch);
-  } else if (failures.front().error != SettleError::kStaleLease) {
+  } else if (failures.front().error == SettleError::kStaleLease) {
+    life.is_perhaps_acked |= settle.was_unknown;
+  } else {
     Violate(Cat("G11: the ack of ", settle.text, " is answered: ", failures.front().detail));
   }
 }
@@ -242,6 +244,7 @@ void QueueHistory::HearOfSettles() {
       repeat.text = settle->text;
       repeat.token = settle->token;
       repeat.is_ack = true;
+      repeat.was_unknown = settle->was_unknown || HasReason(settle->outcome->status(), Reason::kOutcomeUnknown);
       again.push_back(std::move(repeat));
     }
     return true;

@@ -38,13 +38,16 @@ class QueueHistory : public FaultWorld {
     bool is_delayed = false;
     std::vector<Given> given;
     std::optional<std::uint64_t> acked_epoch;  // of the owner that answered OK first
-    bool is_perhaps_acked = false;             // its process ended before it answered an ack
+    // Its process ended before it answered an ack; or the owner said OUTCOME_UNKNOWN of one, which came in later, and a
+    // deposed owner called the repeat stale.
+    bool is_perhaps_acked = false;
   };
   struct Settle {
     std::string text;
     LeaseToken token;
     bool is_ack = false;
     bool is_outdated = false;  // sent when somebody else had been given the message
+    bool was_unknown = false;  // it repeats an ack that was told OUTCOME_UNKNOWN
     int slot = 0;
     int incarnation = 0;
     std::optional<SettleOutcome> outcome;
