@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -297,7 +298,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   const std::shared_ptr<RequestIds> request_ids_;
   std::unique_ptr<QueueMetrics> metrics_;
 
-  absl::flat_hash_map<ConsumerId, Consumer> consumers_;
+  std::map<ConsumerId, Consumer> consumers_;  // ordered, so that a run follows from its seed
   std::deque<ConsumerId> turn_;  // those with demand; who is first is asked next
   ConsumerId last_consumer_ = 0;
   absl::flat_hash_map<Position, StreamLease> stream_leases_;

@@ -28,6 +28,9 @@ enum class Mutation {
   kSilentGap,            // a subscriber that was overtaken by the trim is not told
   kHeadGoesBack,         // a topic's owner that stops writes a head older than its last trim
   kTrimTooMuch,          // a trim deletes one batch more than the head says
+  kHopLoop,              // a relayed call is relayed on
+  kRelayTwice,           // a relayed call whose connection broke is sent again
+  kBrokenIsRefused,      // a relayed call whose connection broke is called not carried out
 };
 
 namespace internal {
