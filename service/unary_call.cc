@@ -139,8 +139,7 @@ class UnaryCall::Link : public PeerLink {
 
 Task<bool> UnaryCall::RelayIfElsewhere(LogHandle log) {
   Link link(*this);
-  const OwnerRoute route =
-      co_await RouteToOwner(desk_.environment, std::move(log), IsRelayed(origin_.context), link);
+  const OwnerRoute route = co_await RouteToOwner(desk_.environment, std::move(log), IsRelayed(origin_.context), link);
   switch (route.kind) {
     case OwnerRoute::Kind::kHere:
       co_return false;
