@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./dev test: one build with sanitizers for all tests, one release build of the two programs (for what runs them as a
-# user would), then every test. Reports go to build/test; the last line adds them up.
+# user would) and of the simulator (which runs 300 seeds that nobody has run before), then every test. Reports go to build/test; the last line adds them up.
 #
 # Unit tests are spread over the cores. Contract and integration tests start real ZooKeeper servers and run side by
 # side. Python tests (X_test.py under tests/ and examples/, one process each) find postkeeperd and postkeeper of the
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 
 readonly reports="$PWD/build/test"
-readonly binary_timeout_s=900 python_timeout_s=600
+readonly binary_timeout_s=900 python_timeout_s=600 simulated_clusters=300
 
 while read -r name; do
   unset "$name"
@@ -83,11 +83,13 @@ require_binary() {
 step "configure with sanitizers" cmake --preset asan --log-level=WARNING
 step "build the tests with sanitizers" build_targets asan
 step "configure for release" cmake --preset release --log-level=WARNING
-step "build postkeeperd and postkeeper" build_targets release postkeeperd postkeeper
+step "build postkeeperd, postkeeper and the simulator" build_targets release postkeeperd postkeeper postkeeper_sim
 
 rm -rf "$reports"
 mkdir -p "$reports"
 try_step "unit tests" run_binary unit_tests "$(nproc)"
+try_step "$simulated_clusters simulated clusters" sim_seeds build/release/postkeeper_sim "$simulated_clusters" \
+  "$(fresh_seed)" "$reports/postkeeper_sim"
 suites=()
 for suite in contract integration; do
   if [[ -d tests/$suite ]]; then

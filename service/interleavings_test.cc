@@ -27,7 +27,8 @@ class InterleavingsTest : public QueueEngineTest {
 
   // The engine that owns the queue; waits until one of the two does.
   std::shared_ptr<QueueEngine> Owner() {
-    EXPECT_TRUE(environment_.RunUntil([this] { return queue_->is_serving() || others_queue_->is_serving(); }, seconds(40)));
+    EXPECT_TRUE(
+        environment_.RunUntil([this] { return queue_->is_serving() || others_queue_->is_serving(); }, seconds(40)));
     return others_queue_->is_serving() ? others_queue_ : queue_;
   }
   // Everything that is ready at that engine, leased for long.
@@ -37,11 +38,13 @@ class InterleavingsTest : public QueueEngineTest {
     request.bytes_max = 1 << 20;
     request.lease = std::chrono::minutes(10);
     const auto call = std::make_shared<QueueEngine::CallHandle>();
-    absl::StatusOr<QueueEngine::Dequeued> taken = RunOn(environment_, engine, engine->Dequeue(std::move(request), call));
+    absl::StatusOr<QueueEngine::Dequeued> taken =
+        RunOn(environment_, engine, engine->Dequeue(std::move(request), call));
     return taken.ok() ? std::move(taken->deliveries) : std::vector<Delivery>();
   }
   using SettleOutcome = absl::StatusOr<std::vector<SettleFailure>>;
-  std::shared_ptr<Pending<SettleOutcome>> StartAck(const std::shared_ptr<QueueEngine>& engine, const Delivery& delivery) {
+  std::shared_ptr<Pending<SettleOutcome>> StartAck(const std::shared_ptr<QueueEngine>& engine,
+                                                   const Delivery& delivery) {
     SettleOrders orders;
     orders.ack_tokens.push_back(EncodeLeaseToken(delivery.token));
     return StartOn<SettleOutcome>(engine, engine->Settle(std::move(orders)));
@@ -115,8 +118,8 @@ TEST_F(InterleavingsTest, AnExpiredOwnerComesBackWhileAnotherTakesItsLog) {
   EXPECT_GT(changes, 0);
 }
 
-// A message is released, uncounted, and given to another consumer: the first one's late ack is refused, since the number
-// in the token rises with every giving-out.
+// A message is released, uncounted, and given to another consumer: the first one's late ack is refused, since the
+// number in the token rises with every giving-out.
 TEST_F(InterleavingsTest, AnAckBehindAReleaseSettlesNothing) {
   const std::shared_ptr<QueueEngine> owner = Owner();
   const auto sent = StartEnqueue(owner, MakeAppend({"a"}));

@@ -56,6 +56,11 @@ void TopicEngine::Start() {
   ownership.on_taken = [self](OwnerView held) { return self->OnTaken(std::move(held)); };
   ownership.on_retaken = [](const OwnerView&) {};
   ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
+  ownership.on_owned_elsewhere = [self](const std::string& owner) {
+    self->owner_elsewhere_ = owner;
+    ++self->growth_;
+    self->grown_.Notify();
+  };
   ownership.on_gone = [self] {
     ++self->growth_;
     self->grown_.Notify();
@@ -71,6 +76,7 @@ absl::Status TopicEngine::NotFound() const {
 // ---- Owning and following
 
 Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
+  owner_elsewhere_.reset();
   const std::shared_ptr<TopicEngine> self = shared_from_this();
   // Another replica may have changed the settings.
   const LogName name = entry_.name;
@@ -174,7 +180,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
     ++context_.corruptions;
     LogError("a batch is damaged; subscribers cannot read past it",
              {{"topic", full_name_}, {"position", at.DebugString()}, {"error", step.status().message()}});
-    kept_.push_back({at, 0, 0, context_.environment.WallNow()});
+    kept_.push_back({at, 0, 0, std::nullopt});
     followed_ = at.NextBatch();
     co_return absl::OkStatus();
   }
@@ -221,7 +227,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
 
 void TopicEngine::AddBatch(Position at, const Batch& batch) {
   if (batch.ends_segment()) return;  // goes with its segment
-  kept_.push_back({at, batch.size(), batch.message_bytes(), batch.append_time()});
+  kept_.push_back({at, batch.size(), batch.message_bytes(), std::nullopt});
   messages_ += batch.size();
   bytes_ += batch.message_bytes();
   if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;
@@ -404,6 +410,11 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::ReadAfter(Position position
   while (true) {
     if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
     if (is_deleted_ || ownership_->is_gone()) co_return NotFound();
+    if (owner_elsewhere_) {
+      co_return MakeError(Reason::kNoOwner,
+                          Cat("the replica at ", *owner_elsewhere_, " works for ", full_name_, " now"),
+                          {.resource = full_name_});
+    }
     if (absl::Status status = CheckNotTrimmed(Before(next)); !status.ok() && !IsMutated(Mutation::kSilentGap)) {
       co_return status;
     }

@@ -219,10 +219,13 @@ Task<void> Clients::Subscribe(Name name, SubscriberPtr subscriber) {
                                                                                 ProcessPtr process) {
       return ServeSubscribe(std::move(engine), std::move(process), subscriber, reading);
     };
-    const std::optional<StreamAnswer> answer = co_await cluster_.Call<TopicEngine, StreamAnswer>(
-        PickSlot(), name, std::move(work), std::chrono::hours(10), nullptr);
+    const int slot = PickSlot();
+    cluster_.Trace(Cat(subscriber->name, " asks replica ", slot));
+    const std::optional<StreamAnswer> answer =
+        co_await cluster_.Call<TopicEngine, StreamAnswer>(slot, name, std::move(work), std::chrono::hours(10), nullptr);
     // The end of a stream comes behind its frames.
     while (answer && reading->frames_on_their_way > 0) co_await SleepFor(cluster_.environment(), milliseconds(1));
+    cluster_.Trace(Cat(subscriber->name, answer ? " hears the end of its stream" : " has a broken stream"));
     reading->is_open = false;
     std::erase(readings_, reading);
     if (answer && !answer->ok()) Fail(*subscriber, answer->status());
@@ -235,6 +238,7 @@ Task<Clients::StreamAnswer> Clients::ServeSubscribe(std::shared_ptr<TopicEngine>
   CheckedStart start = StartLatest{};
   if (subscriber->is_from_earliest) start = StartEarliest{};
   if (subscriber->began) start = *DecodePosition(EncodePosition(engine->uid(), subscriber->position));
+  cluster_.Trace(Cat(subscriber->name, " reads at replica ", process->slot));
   absl::StatusOr<TopicEngine::Step> step = co_await engine->BeginAt(std::move(start));
   while (reading->is_open && !process->is_dead) {
     if (!step.ok()) co_return step.status();

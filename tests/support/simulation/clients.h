@@ -34,7 +34,7 @@ class Clients {
   using Given = std::vector<std::size_t>;  // of history.deliveries
   using DequeueAnswer = absl::StatusOr<Given>;
   using SettleAnswer = absl::StatusOr<std::vector<SettleFailure>>;
-  using StreamAnswer = absl::StatusOr<bool>;
+  using StreamAnswer = Cluster::StreamEnd;
 
   // A Consume stream, at both of its ends.
   struct Stream {

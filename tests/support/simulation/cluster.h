@@ -103,6 +103,8 @@ class Cluster {
   void SetSlow(bool is_slow) { is_slow_ = is_slow; }
   Duration Latency();
 
+  // What a stream's call returns: it lasts as long as the stream, and is relayed once.
+  using StreamEnd = absl::StatusOr<bool>;
   // `work` runs on the strand of an engine of `name`, at the process that works for it.
   template <typename Engine, typename Answer>
   using Work = std::function<Task<Answer>(std::shared_ptr<Engine>, ProcessPtr)>;

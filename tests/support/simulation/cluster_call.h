@@ -32,6 +32,7 @@ class Cluster::Link : public PeerLink {
     answer = co_await cluster_.Fly<Answer>(process_->replica->environment(), process_->slot, to, std::move(at_peer),
                                            std::chrono::hours(10));
     if (!answer) co_return Outcome::kBroken;
+    if (std::is_same_v<Answer, StreamEnd>) co_return Outcome::kAnswered;
     co_return HasReason(answer->status(), Reason::kNoOwner) ? Outcome::kNotOwner : Outcome::kAnswered;
   }
 

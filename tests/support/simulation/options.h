@@ -2,6 +2,9 @@
 #ifndef POSTKEEPER_TESTS_SUPPORT_SIMULATION_OPTIONS_H_
 #define POSTKEEPER_TESTS_SUPPORT_SIMULATION_OPTIONS_H_
 
+#include <string_view>
+#include <vector>
+
 #include "zkstore/environment.h"
 
 namespace postkeeper {
@@ -18,6 +21,16 @@ struct SimulationOptions {
   Duration calm = std::chrono::seconds(60);            // in which everything must be delivered
   bool traces = false;
 };
+
+struct World {
+  std::string_view name;
+  SimulationOptions options;
+};
+// "cluster", which is what is promised; "queue" and "topic", where two replicas have one log, and all clients and
+// faults meet there.
+const std::vector<World>& Worlds();
+// Null: there is none of this name.
+const World* FindWorld(std::string_view name);
 
 }  // namespace postkeeper
 
