@@ -81,7 +81,7 @@ sim_seeds() {
     (
       failed=0
       "$program" --seeds "$(((count + shards - 1 - shard) / shards))" --step "$shards" --report "$report.$shard.json" \
-        "$((first + shard))" >"$report.$shard.log" 2>&1 </dev/null || failed=$?
+        --traces "$(dirname "$report")" "$((first + shard))" >"$report.$shard.log" 2>&1 </dev/null || failed=$?
       echo "$failed" >"$report.$shard.exit"
       exit "$failed"
     ) &

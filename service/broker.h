@@ -82,8 +82,8 @@ class Broker {
   Task<absl::Status> OpenAll();
   void Adopt(const LogEntry& entry);
   template <typename Engine>
-  std::shared_ptr<Engine> AdoptEngine(absl::btree_map<LogName, std::shared_ptr<Engine>>& engines,
-                                      const LogEntry& entry) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<Engine> AdoptEngine(absl::btree_map<LogName, std::shared_ptr<Engine>>& engines, const LogEntry& entry)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   Task<absl::StatusOr<LogEntry>> GetOrCreate(Name name, LogSettings defaults);
   template <typename Engine>
   void CloseFormer(std::shared_ptr<Engine> former);

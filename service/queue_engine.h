@@ -299,7 +299,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::unique_ptr<QueueMetrics> metrics_;
 
   std::map<ConsumerId, Consumer> consumers_;  // ordered, so that a run follows from its seed
-  std::deque<ConsumerId> turn_;  // those with demand; who is first is asked next
+  std::deque<ConsumerId> turn_;               // those with demand; who is first is asked next
   ConsumerId last_consumer_ = 0;
   absl::flat_hash_map<Position, StreamLease> stream_leases_;
   std::deque<Loading> loading_;  // first attempts that wait for their batches or for the cursor, in order

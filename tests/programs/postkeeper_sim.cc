@@ -1,6 +1,6 @@
 // Runs simulated clusters from seeds:
 //
-//   postkeeper_sim [--seeds N] [--step N] [--world NAME] [--bug N] [--report FILE] [--digests] [SEED]
+//   postkeeper_sim [--seeds N] [--step N] [--world NAME] [--bug N] [--report FILE] [--traces FOLDER] [--digests] [SEED]
 //
 // --world is of simulation/options.h; --bug switches on a deliberate one, by its number in zkstore/mutation.h.
 //
@@ -54,13 +54,23 @@ bool IsFault(const std::string& line) {
   return line.find("fault: ") != std::string::npos || line.find("the owner of ") != std::string::npos;
 }
 
+struct Arguments {
+  std::uint64_t seeds = 1;
+  std::uint64_t first = 0;
+  std::uint64_t step = 1;
+  std::string report;
+  std::string traces = ".";
+  const World* world = &Worlds().front();
+  bool prints_digests = false;
+};
+
 // What was done with the message in question, and what broke meanwhile.
-void PrintTrace(std::uint64_t seed, const World& world) {
+void PrintTrace(std::uint64_t seed, const World& world, const std::string& folder) {
   SimulationOptions options = world.options;
   options.traces = true;
   const SimulationResult result = Simulate(seed, options);
   const std::string message = result.violations.empty() ? "" : MessageIn(result.violations.front());
-  const std::string path = "postkeeper_sim-" + std::to_string(seed) + ".trace";
+  const std::string path = folder + "/postkeeper_sim-" + std::to_string(seed) + ".trace";
   if (std::FILE* file = std::fopen(path.c_str(), "w")) {
     for (const std::string& line : result.trace) std::fprintf(file, "%s\n", line.c_str());
     std::fclose(file);
@@ -74,9 +84,9 @@ void PrintTrace(std::uint64_t seed, const World& world) {
   for (std::size_t i = from; i < lines.size(); ++i) std::printf("    %s\n", lines[i]->c_str());
 }
 
-void RunSeed(std::uint64_t seed, const World& world, bool prints_digest, Sum& sum) {
-  const SimulationResult result = Simulate(seed, world.options);
-  if (prints_digest) {
+void RunSeed(std::uint64_t seed, const Arguments& arguments, Sum& sum) {
+  const SimulationResult result = Simulate(seed, arguments.world->options);
+  if (arguments.prints_digests) {
     std::printf("seed %llu digest %016llx\n", static_cast<unsigned long long>(seed),
                 static_cast<unsigned long long>(result.digest));
   }
@@ -88,7 +98,7 @@ void RunSeed(std::uint64_t seed, const World& world, bool prints_digest, Sum& su
   std::printf("seed %llu FAILED\n", static_cast<unsigned long long>(seed));
   for (std::size_t i = 0; i < result.violations.size() && i < 10; ++i)
     std::printf("  %s\n", result.violations[i].c_str());
-  PrintTrace(seed, world);
+  PrintTrace(seed, *arguments.world, arguments.traces);
   std::fflush(stdout);
 }
 
@@ -120,15 +130,6 @@ void PrintSum(const Sum& sum) {
   std::printf("; %lld calls relayed\n", static_cast<long long>(sum.relayed));
 }
 
-struct Arguments {
-  std::uint64_t seeds = 1;
-  std::uint64_t first = 0;
-  std::uint64_t step = 1;
-  std::string report;
-  const World* world = &Worlds().front();
-  bool prints_digests = false;
-};
-
 bool Parse(int argc, char** argv, Arguments& arguments) {
   std::optional<std::uint64_t> first;
   for (int i = 1; i < argc; ++i) {
@@ -140,6 +141,8 @@ bool Parse(int argc, char** argv, Arguments& arguments) {
       arguments.step = std::strtoull(argv[++i], nullptr, 10);
     } else if (argument == "--report" && has_value) {
       arguments.report = argv[++i];
+    } else if (argument == "--traces" && has_value) {
+      arguments.traces = argv[++i];
     } else if (argument == "--world" && has_value) {
       arguments.world = FindWorld(argv[++i]);
       if (arguments.world == nullptr) return false;
@@ -169,9 +172,9 @@ int Main(int argc, char** argv) {
   ConfigureLogging(LogLevel::kError, LogFormat::kText);
   Arguments arguments;
   if (!Parse(argc, argv, arguments)) {
-    std::fprintf(
-        stderr,
-        "usage: postkeeper_sim [--seeds N] [--step N] [--world NAME] [--bug N] [--report FILE] [--digests] [SEED]\n");
+    std::fprintf(stderr,
+                 "usage: postkeeper_sim [--seeds N] [--step N] [--world NAME] [--bug N] [--report FILE] [--traces "
+                 "FOLDER] [--digests] [SEED]\n");
     return 2;
   }
   const auto first = static_cast<unsigned long long>(arguments.first);
@@ -181,7 +184,7 @@ int Main(int argc, char** argv) {
   Sum sum;
   const auto began = std::chrono::steady_clock::now();
   for (std::uint64_t i = 0; i < arguments.seeds; ++i) {
-    RunSeed(arguments.first + i * arguments.step, *arguments.world, arguments.prints_digests, sum);
+    RunSeed(arguments.first + i * arguments.step, arguments, sum);
   }
   const std::chrono::duration<double> took = std::chrono::steady_clock::now() - began;
   PrintSum(sum);
