@@ -64,3 +64,32 @@ print_step_times() {
   echo "--- where the time went"
   printf '%s\n' "${step_times[@]}"
 }
+
+# A seed that nobody has run before.
+fresh_seed() {
+  echo "$(($(date +%s%N) / 1000 % 1000000000000))"
+}
+
+# sim_seeds PROGRAM COUNT FIRST REPORT: so many simulated clusters, on all cores. What each process says goes to
+# REPORT.<n>.log, its counts to REPORT.<n>.json and its exit code to REPORT.<n>.exit.
+sim_seeds() {
+  local program="$1" count="$2" first="$3" report="$4" shards shard code=0 pids=() pid
+  shards=$(nproc)
+  ((shards <= count)) || shards=$count
+  echo "seeds $first to $((first + count - 1))"
+  for ((shard = 0; shard < shards; shard++)); do
+    (
+      failed=0
+      "$program" --seeds "$(((count + shards - 1 - shard) / shards))" --step "$shards" --report "$report.$shard.json" \
+        --traces "$(dirname "$report")" "$((first + shard))" >"$report.$shard.log" 2>&1 </dev/null || failed=$?
+      echo "$failed" >"$report.$shard.exit"
+      exit "$failed"
+    ) &
+    pids+=($!)
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" || code=1
+  done
+  grep -hv '^seeds ' "$report".*.log || true
+  return "$code"
+}

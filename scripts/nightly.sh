@@ -3,7 +3,7 @@
 #
 #   ./dev nightly                        the package, the benchmark, and everything in tests/nightly
 #   ./dev nightly NAME [ARGUMENT...]     only that program of tests/nightly, e.g. disk_soak.py --gib 2, or nightly_tests
-#   ./dev nightly fault_seeds [COUNT [FIRST]]   only the fault tests: 5,000 seeds that no other night runs, or these
+#   ./dev nightly sim [COUNT [FIRST]]    only simulated clusters: 5,000 seeds that no other night runs, or these
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/common.sh
@@ -15,40 +15,23 @@ nightly_tests() {
   build/asan/tests/nightly_tests "$@"
 }
 
-# Both fault tests, on all cores.
-fault_seeds() {
-  local count="${1:-5000}" shards shard code=0 pids=() pid
-  local first="${2:-$((($(date +%s) / 86400 % 100000) * 5000 + 1))}"
-  shards="$(nproc)"
-  cmake --preset asan --log-level=WARNING
-  build_targets asan unit_tests
-  echo "fault tests: $count seeds from $first on"
-  mkdir -p build/nightly
-  for ((shard = 0; shard < shards; shard++)); do
-    GTEST_TOTAL_SHARDS=$shards GTEST_SHARD_INDEX=$shard POSTKEEPER_FAULT_SEEDS=$count \
-      POSTKEEPER_FAULT_FIRST_SEED=$first build/asan/tests/unit_tests --gtest_brief=1 \
-      --gtest_filter='*/EngineFaultTest.*:*/TopicFaultTest.*' >"build/nightly/fault_seeds.$shard.log" 2>&1 &
-    pids+=($!)
-  done
-  for pid in "${pids[@]}"; do
-    wait "$pid" || code=1
-  done
-  grep -h -e 'Actual:' -e 'GetParam() =' -e '\[  PASSED  \]' build/nightly/fault_seeds.*.log
-  return "$code"
+# Simulated clusters.
+sim() {
+  ./dev sim --seeds "${1:-5000}" "${2:-$((($(date +%s) / 86400 % 100000) * 5000 + 1))}"
 }
 
 # postkeeperd and postkeeper are on the PATH of the programs; what else they need they build themselves.
 run_one() {
   local name="$1"
   shift
-  if [[ $name == nightly_tests || $name == fault_seeds ]]; then
+  if [[ $name == nightly_tests || $name == sim ]]; then
     "$name" "$@"
   else
     PATH="$PWD/build/release:$PATH" "tests/nightly/$name" "$@"
   fi
 }
 
-programs=(nightly_tests fault_seeds)
+programs=(nightly_tests sim)
 for file in tests/nightly/*.sh tests/nightly/*.py; do
   programs+=("$(basename "$file")")
 done

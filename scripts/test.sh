@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # ./dev test: one build with sanitizers for all tests, one release build of the two programs (for what runs them as a
-# user would), then every test. Reports go to build/test; the last line adds them up.
+# user would) and of the simulator (which runs 300 seeds that nobody has run before), then every test. Reports go to build/test; the last line adds them up.
 #
 # Tests of real processes have limits in time, which mean nothing while the machine stands still. What failed while it did
 # (stall_watch.py) runs once more, and the output says so; what failed while it did not has failed.
@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 source scripts/common.sh
 
 readonly reports="$PWD/build/test"
-readonly binary_timeout_s=900 python_timeout_s=900
+readonly binary_timeout_s=900 python_timeout_s=900 simulated_clusters=300
 readonly stalls="$reports/stalls" stall_s=1
 
 while read -r name; do
@@ -119,7 +119,7 @@ require_binary() {
 step "configure with sanitizers" cmake --preset asan --log-level=WARNING
 step "build the tests with sanitizers" build_targets asan
 step "configure for release" cmake --preset release --log-level=WARNING
-step "build postkeeperd and postkeeper" build_targets release postkeeperd postkeeper
+step "build postkeeperd, postkeeper and the simulator" build_targets release postkeeperd postkeeper postkeeper_sim
 
 rm -rf "$reports"
 mkdir -p "$reports"
@@ -127,6 +127,8 @@ touch "$stalls"
 /usr/bin/python3 scripts/stall_watch.py watch "$stalls" &
 watcher=$!
 try_step "unit tests" run_binary unit_tests "$(nproc)"
+try_step "$simulated_clusters simulated clusters" sim_seeds build/release/postkeeper_sim "$simulated_clusters" \
+  "$(fresh_seed)" "$reports/postkeeper_sim"
 suites=()
 for suite in contract integration; do
   if [[ -d tests/$suite ]]; then

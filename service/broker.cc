@@ -120,7 +120,7 @@ void Broker::Adopt(const LogEntry& entry) {
 
 // The engine of this entry: the one that is there, unless the name has another incarnation now.
 template <typename Engine>
-std::shared_ptr<Engine> Broker::AdoptEngine(absl::flat_hash_map<LogName, std::shared_ptr<Engine>>& engines,
+std::shared_ptr<Engine> Broker::AdoptEngine(absl::btree_map<LogName, std::shared_ptr<Engine>>& engines,
                                             const LogEntry& entry) {
   std::shared_ptr<Engine> former;
   std::shared_ptr<Engine> engine;

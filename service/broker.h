@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/btree_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "service/engine_context.h"
@@ -92,8 +92,8 @@ class Broker {
   std::vector<LogHandle> Logs() const;
   void Adopt(const LogEntry& entry);
   template <typename Engine>
-  std::shared_ptr<Engine> AdoptEngine(absl::flat_hash_map<LogName, std::shared_ptr<Engine>>& engines,
-                                      const LogEntry& entry) ABSL_LOCKS_EXCLUDED(mutex_);
+  std::shared_ptr<Engine> AdoptEngine(absl::btree_map<LogName, std::shared_ptr<Engine>>& engines, const LogEntry& entry)
+      ABSL_LOCKS_EXCLUDED(mutex_);
   Task<absl::StatusOr<LogEntry>> GetOrCreate(Name name, LogSettings defaults);
   template <typename Engine>
   void CloseFormer(std::shared_ptr<Engine> former);
@@ -124,8 +124,8 @@ class Broker {
   Signal discover_;
 
   mutable absl::Mutex mutex_;  // held for constant time; no other lock is taken under it
-  absl::flat_hash_map<LogName, std::shared_ptr<QueueEngine>> queues_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<LogName, std::shared_ptr<TopicEngine>> topics_ ABSL_GUARDED_BY(mutex_);
+  absl::btree_map<LogName, std::shared_ptr<QueueEngine>> queues_ ABSL_GUARDED_BY(mutex_);
+  absl::btree_map<LogName, std::shared_ptr<TopicEngine>> topics_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace postkeeper

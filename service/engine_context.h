@@ -14,6 +14,7 @@
 #include "zkstore/client.h"
 #include "zkstore/environment.h"
 #include "zkstore/layout.h"
+#include "zkstore/leader_clock.h"
 #include "zkstore/log_appender.h"
 #include "zkstore/mutation.h"
 #include "zkstore/owner.h"
@@ -49,6 +50,7 @@ struct EngineContext {
   // before the first engine. Empty: it is.
   std::function<bool(const Uid& log, const OwnerView& free)> is_first_choice = {};
 
+  LeaderClock leader_clock{environment, client, layout, process};
   std::atomic<std::uint32_t> last_generation{0};  // of producers' chains: never used twice by a process
   std::atomic<std::int64_t> stored_bytes{0};      // of all open logs, about
   std::atomic<std::int64_t> corruptions{0};       // damaged or missing batches met

@@ -76,6 +76,10 @@ absl::Status NotOwner(std::string_view owner) {
   return MakeError(Reason::kNoOwner, Cat("the replica at ", owner, " works for it, as far as this one knows"));
 }
 
+absl::Status RelayBroken(std::string_view why) {
+  return MakeError(Reason::kOutcomeUnknown, Cat("the connection to the replica that works for it broke: ", why));
+}
+
 Task<bool> WaitUntilConnected(Environment& environment, std::shared_ptr<grpc::Channel> channel) {
   const Instant deadline = environment.Now() + kConnectPatience;
   while (channel->GetState(/*try_to_connect=*/true) != GRPC_CHANNEL_READY) {

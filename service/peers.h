@@ -46,6 +46,8 @@ Task<bool> WaitUntilConnected(Environment& environment, std::shared_ptr<grpc::Ch
 
 // NO_OWNER, for a call that came from another replica: this one is not the owner either.
 absl::Status NotOwner(std::string_view owner);
+// OUTCOME_UNKNOWN.
+absl::Status RelayBroken(std::string_view why);
 
 // What the caller of a relayed call wants from it.
 struct RelayedCall {

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -306,8 +307,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   const std::shared_ptr<IdWindow> window_;  // of request_ids
   std::unique_ptr<QueueMetrics> metrics_;
 
-  absl::flat_hash_map<ConsumerId, Consumer> consumers_;
-  std::deque<ConsumerId> turn_;  // those with demand; who is first is asked next
+  std::map<ConsumerId, Consumer> consumers_;  // ordered, so that a run follows from its seed
+  std::deque<ConsumerId> turn_;               // those with demand; who is first is asked next
   ConsumerId last_consumer_ = 0;
   absl::flat_hash_map<Position, StreamLease> stream_leases_;
   std::deque<Loading> loading_;  // first attempts that wait for their batches or for the cursor, in order

@@ -103,7 +103,8 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
       const SettledSet::Notes notes = settled.NotesOf(message.position);
       message.number = notes.number;
       message.attempts = static_cast<std::int32_t>(notes.attempts);
-      due = std::max(due, notes.due);
+      // One that was given out was due by the clock of its owner then, whatever ours says; what delays it is its Nack.
+      due = notes.number > 0 ? notes.due : std::max(due, notes.due);
       if (IsMutated(Mutation::kForgetDelayed) && !has_reached_tail_ && notes.due > wall_now) continue;
     }
     message.bytes = static_cast<std::int32_t>(batch.message(i).size());

@@ -18,6 +18,7 @@
 #include "service/desk.h"
 #include "service/grpc_status.h"
 #include "service/log_handle.h"
+#include "service/owner_route.h"
 #include "service/peers.h"
 
 namespace postkeeper {
@@ -164,24 +165,10 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   // `first_frame` has been read; after it, no read is outstanding.
   Task<bool> RelayIfElsewhere(LogHandle log, grpc::ByteBuffer first_frame) {
     const auto keeps_alive = this->shared_from_this();
-    const Instant give_up_at = desk_.environment.Now() + kOwnerPatience;
-    std::string owner;
-    while (!log.is_serving() && desk_.environment.Now() < give_up_at && !IsEnding()) {
-      const Duration left = give_up_at - desk_.environment.Now();
-      const std::optional<std::string> elsewhere = co_await log.FindOwner(left);
-      if (!elsewhere) co_return false;
-      owner = *elsewhere;
-      if (IsRelayed(context_)) break;
-      const std::shared_ptr<grpc::Channel> channel = desk_.peers->ChannelTo(owner);
-      const bool is_connected = co_await WaitUntilConnected(desk_.environment, channel);
-      if (is_connected) {
-        if (!IsEnding()) StartRelay(channel, first_frame);
-        co_return true;
-      }
-    }
-    if (log.is_serving()) co_return false;
-    const absl::Status not_here = NotOwner(owner);
-    End(not_here);
+    Link link(*this, std::move(first_frame));
+    const OwnerRoute route = co_await RouteToOwner(desk_.environment, std::move(log), IsRelayed(context_), link);
+    if (route.kind == OwnerRoute::Kind::kHere) co_return false;
+    if (route.kind == OwnerRoute::Kind::kNowhere) End(NotOwner(route.owner));
     co_return true;
   }
 
@@ -211,6 +198,27 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   int reads_starting_ ABSL_GUARDED_BY(mutex_) = 0;  // threads inside StartRead
 
  private:
+  // Over gRPC. What the peer says later, also that it isn't the owner, ends the stream.
+  class Link : public PeerLink {
+   public:
+    Link(StreamCall& stream, grpc::ByteBuffer first_frame) : stream_(stream), first_frame_(std::move(first_frame)) {}
+
+    Task<bool> Connect(std::string address) override {
+      channel_ = stream_.desk_.peers->ChannelTo(address);
+      co_return co_await WaitUntilConnected(stream_.desk_.environment, channel_);
+    }
+    Task<Outcome> Relay(std::string) override {
+      if (!stream_.IsEnding()) stream_.StartRelay(channel_, first_frame_);
+      co_return Outcome::kAnswered;
+    }
+    bool IsOver() const override { return stream_.IsEnding(); }
+
+   private:
+    StreamCall& stream_;
+    const grpc::ByteBuffer first_frame_;
+    std::shared_ptr<grpc::Channel> channel_;
+  };
+
   void StartRelay(const std::shared_ptr<grpc::Channel>& channel, const grpc::ByteBuffer& first_frame) {
     StreamRelay::Listener listener;
     listener.on_frame = [self = this->shared_from_this()](grpc::ByteBuffer frame) {
@@ -238,8 +246,7 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   void EndRelayed(RelayedAnswer answer) {
     absl::Status end = absl::OkStatus();
     if (IsUnexplained(answer.status)) {
-      end = MakeError(Reason::kOutcomeUnknown,
-                      Cat("the connection to the replica that works for it broke: ", answer.status.error_message()));
+      end = RelayBroken(answer.status.error_message());
     } else if (answer.status.ok()) {
       end = EndOfRelay();
     } else {

@@ -191,7 +191,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
     ++context_.corruptions;
     LogError("a batch is damaged; subscribers cannot read past it",
              {{"topic", full_name_}, {"position", at.DebugString()}, {"error", step.status().message()}});
-    kept_.push_back({at, 0, 0, context_.environment.WallNow()});
+    kept_.push_back({at, 0, 0, std::nullopt});
     followed_ = at.NextBatch();
     co_return absl::OkStatus();
   }
@@ -239,7 +239,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
 void TopicEngine::AddBatch(Position at, const Batch& batch) {
   if (batch.ends_segment()) return;  // goes with its segment
   window_->OnRead(at, batch);
-  kept_.push_back({at, batch.size(), batch.message_bytes(), batch.append_time()});
+  kept_.push_back({at, batch.size(), batch.message_bytes(), std::nullopt});
   messages_ += batch.size();
   bytes_ += batch.message_bytes();
   if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;

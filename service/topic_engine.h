@@ -54,7 +54,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   // Where a subscription begins: `position` is the one before its first message. POSITION_TRIMMED (a resume position
   // behind which messages were trimmed), POSITION_OF_DELETED_TOPIC, TOPIC_NOT_FOUND, and WaitUntilServing's errors.
   Task<absl::StatusOr<Step>> BeginAt(CheckedStart start);
-  // What comes behind `position`; waits at most `wait`. POSITION_TRIMMED if it is not there any more.
+  // What comes behind `position`; waits at most `wait`. POSITION_TRIMMED if it is not there any more. NO_OWNER: another
+  // replica works for the topic now, and this one hears of nothing new.
   Task<absl::StatusOr<Step>> ReadAfter(Position position, Duration wait);
   // For gauges and limits. TOO_MANY_STREAMS.
   absl::Status AddSubscriber();
@@ -93,7 +94,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
     Position position;
     std::int64_t messages = 0;
     std::int64_t bytes = 0;
-    WallTime append_time{};
+    std::optional<WallTime> create_time;  // the leader's clock; once it was asked for
   };
 
   // What `ownership_` calls.
@@ -108,7 +109,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   void AddBatch(Position at, const Batch& batch);
   Task<void> TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
   Task<absl::StatusOr<bool>> TrimSome(std::uint64_t reign);
-  Task<absl::StatusOr<bool>> MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes);
+  Task<absl::StatusOr<bool>> MustTrim(std::size_t index, std::int64_t messages, std::int64_t bytes);
+  Task<absl::StatusOr<bool>> IsPastRetention(std::size_t index);
   Task<absl::Status> RemoveTrimmedSegments(std::uint64_t reign);
   bool HasRead(const Writer& newest) const;
   Task<absl::StatusOr<bool>> IsInLog(Position position, Instant deadline);

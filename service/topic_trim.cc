@@ -35,18 +35,29 @@ Task<void> TopicEngine::TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, st
   }
 }
 
-Task<absl::StatusOr<bool>> TopicEngine::MustTrim(Kept oldest, std::int64_t messages, std::int64_t bytes) {
+// Whether the batch at `index` of kept_ must go, if `messages` and `bytes` are in it and behind it.
+Task<absl::StatusOr<bool>> TopicEngine::MustTrim(std::size_t index, std::int64_t messages, std::int64_t bytes) {
   const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
   const bool is_over = messages > settings.max_messages || bytes > settings.max_bytes;
   // A batch of more than max_messages must reach its subscribers: the newest goes by its age only.
-  if (is_over && messages > oldest.messages) co_return true;
-  const WallTime now = context_.environment.WallNow();
-  if (now - oldest.append_time < settings.retention) co_return false;
-  // Our clock says so; the leader's decides.
-  const absl::StatusOr<WallTime> created = co_await reader_->CreateTimeOf(oldest.position);
-  if (absl::IsNotFound(created.status())) co_return true;
-  if (!created.ok()) co_return created.status();
-  co_return now - *created >= settings.retention;
+  if (is_over && messages > kept_[index].messages) co_return true;
+  co_return co_await IsPastRetention(index);
+}
+
+// By the leader's clock alone: one that is wrong, of the replica that appended or of this one, must not cost messages.
+Task<absl::StatusOr<bool>> TopicEngine::IsPastRetention(std::size_t index) {
+  const std::uint64_t reign = reign_;
+  if (!kept_[index].create_time) {
+    const absl::StatusOr<WallTime> created = co_await reader_->CreateTimeOf(kept_[index].position);
+    if (absl::IsNotFound(created.status())) co_return true;
+    if (!created.ok()) co_return created.status();
+    if (reign != reign_) co_return false;
+    kept_[index].create_time = *created;  // it is still there: only this task takes from the front
+  }
+  const WallTime created = *kept_[index].create_time;
+  const absl::StatusOr<WallTime> now = co_await context_.leader_clock.Now();
+  if (!now.ok()) co_return now.status();
+  co_return *now - created >= std::get<TopicSettings>(entry_.settings).retention;
 }
 
 // Deletes whole batches from the front, at most one write's worth. Returns true if there may be more.
@@ -59,13 +70,13 @@ Task<absl::StatusOr<bool>> TopicEngine::TrimSome(std::uint64_t reign) {
   std::size_t count = 0;
   std::size_t id_bytes = 0;
   while (count < std::min(kept_.size(), kDeletesMax)) {
-    const Kept oldest = kept_[count];
-    id_bytes += window_->store()->BytesOf(oldest.position);
+    id_bytes += window_->store()->BytesOf(kept_[count].position);
     if (count > 0 && id_bytes > kIdBytesMax) break;
-    const absl::StatusOr<bool> must = co_await MustTrim(oldest, messages_ - messages, bytes_ - bytes);
+    const absl::StatusOr<bool> must = co_await MustTrim(count, messages_ - messages, bytes_ - bytes);
     if (reign != reign_) co_return false;
     if (!must.ok()) co_return must.status();
     if (!*must) break;
+    const Kept& oldest = kept_[count];
     messages += oldest.messages;
     bytes += oldest.bytes;
     kept_from = oldest.messages > 0

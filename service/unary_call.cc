@@ -9,17 +9,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "service/grpc_status.h"
+#include "service/owner_route.h"
 #include "zkstore/errors.h"
-#include "zkstore/signal.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
-namespace {
-
-// Between two looks for the owner when the one asked says that it is another.
-constexpr Duration kRelayPause = std::chrono::milliseconds(50);
-
-}  // namespace
 
 // The reactor of a call that wants to know when its caller goes.
 class UnaryCall::CancelWatch : public grpc::ServerUnaryReactor {
@@ -120,28 +114,45 @@ void UnaryCall::FailPlainly(grpc::Status status) { End(std::move(status)); }
 
 // ---- Relaying
 
-Task<bool> UnaryCall::RelayIfElsewhere(LogHandle log) {
-  const Instant give_up_at = desk_.environment.Now() + kOwnerPatience;
-  std::string address;
-  for (Instant now = desk_.environment.Now(); !log.is_serving() && now < give_up_at; now = desk_.environment.Now()) {
-    const std::optional<std::string> owner = co_await log.FindOwner(give_up_at - now);
-    if (!owner) co_return false;
-    address = *owner;
-    if (IsRelayed(origin_.context)) break;
-    const std::shared_ptr<grpc::Channel> channel = desk_.peers->ChannelTo(address);
-    const bool is_connected = co_await WaitUntilConnected(desk_.environment, channel);
-    if (is_connected) {
-      RelayedAnswer answer = co_await AskPeer(channel);
-      if (!SaysNotOwner(answer.status)) {
-        AnswerRelayed(std::move(answer));
-        co_return true;
-      }
-    }
-    co_await SleepFor(desk_.environment, kRelayPause);
+// Over gRPC. Keeps the peer's answer, or its error.
+class UnaryCall::Link : public PeerLink {
+ public:
+  explicit Link(UnaryCall& call) : call_(call) {}
+
+  Task<bool> Connect(std::string address) override {
+    channel_ = call_.desk_.peers->ChannelTo(address);
+    co_return co_await WaitUntilConnected(call_.desk_.environment, channel_);
   }
-  if (log.is_serving()) co_return false;
-  const absl::Status not_here = NotOwner(address);
-  Fail(not_here);
+  Task<Outcome> Relay(std::string) override {
+    answer_ = co_await call_.AskPeer(channel_);
+    if (SaysNotOwner(answer_.status)) co_return Outcome::kNotOwner;
+    co_return IsUnexplained(answer_.status) ? Outcome::kBroken : Outcome::kAnswered;
+  }
+
+  RelayedAnswer& answer() { return answer_; }
+
+ private:
+  UnaryCall& call_;
+  std::shared_ptr<grpc::Channel> channel_;
+  RelayedAnswer answer_;
+};
+
+Task<bool> UnaryCall::RelayIfElsewhere(LogHandle log) {
+  Link link(*this);
+  const OwnerRoute route = co_await RouteToOwner(desk_.environment, std::move(log), IsRelayed(origin_.context), link);
+  switch (route.kind) {
+    case OwnerRoute::Kind::kHere:
+      co_return false;
+    case OwnerRoute::Kind::kRelayed:
+      AnswerRelayed(std::move(link.answer()));
+      break;
+    case OwnerRoute::Kind::kBroken:
+      Fail(RelayBroken(link.answer().status.error_message()));
+      break;
+    case OwnerRoute::Kind::kNowhere:
+      Fail(NotOwner(route.owner));
+      break;
+  }
   co_return true;
 }
 
@@ -165,10 +176,6 @@ Task<RelayedAnswer> UnaryCall::AskPeer(std::shared_ptr<grpc::Channel> channel) {
 }
 
 void UnaryCall::AnswerRelayed(RelayedAnswer answer) {
-  if (IsUnexplained(answer.status)) {
-    return Fail(MakeError(Reason::kOutcomeUnknown, Cat("the connection to the replica that works for it broke: ",
-                                                       answer.status.error_message())));
-  }
   if (answer.status.ok()) {
     origin_.response.Swap(&answer.bytes);
     metrics_.MessageSent();

@@ -73,6 +73,7 @@ class UnaryCall {
 
  private:
   class CancelWatch;
+  class Link;
   ~UnaryCall() = default;
   Task<RelayedAnswer> AskPeer(std::shared_ptr<grpc::Channel> channel);
   void AnswerRelayed(RelayedAnswer answer);

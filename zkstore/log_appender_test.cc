@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <set>
 
 #include "zkstore/catalog.h"
 #include "zkstore/errors.h"
@@ -260,6 +261,50 @@ TEST_F(LogTest, WrongOwnerVersionRefusesOnlyItsOwnBatch) {
   ASSERT_TRUE(environment_.RunUntil([&] { return OpenCalls() == 0 && fenced; }, seconds(5)));
   EXPECT_TRUE(HasReason(fenced->status(), Reason::kNoOwner)) << fenced->status();
   EXPECT_THAT(ReadAll(), ElementsAre("m0", "m1", "m2"));
+}
+
+// The producer's znode is removed while its process writes on (a sweeper took it for dead): it is not made again, where
+// its versions would begin anew, but the next generation is, so that no id is given twice.
+TEST_F(LogTest, AProducerThatIsGoneIsNotMadeAgain) {
+  MakeAppender({.in_flight_max = 1, .batch_messages_max = 1});
+  for (int round = 0; round < 3; ++round) {
+    Append(Cat("a", round));
+    Append(Cat("b", round));
+    ASSERT_TRUE(environment_.RunUntil([this] { return OpenCalls() == 0; }, seconds(5)));
+    const std::string producer = layout_.Producer(entry_.uid, process_, last_generation_);
+    ASSERT_EQ(environment_.RunTask(other_client_->Delete(producer, zk::kAnyVersion)).code, zk::Code::kOk);
+  }
+  Append("last");
+  ASSERT_TRUE(environment_.RunUntil([this] { return OpenCalls() == 0; }, seconds(5)));
+  EXPECT_TRUE(calls_.back()->outcome->ok()) << calls_.back()->outcome->status();
+  std::vector<std::string> ids;
+  const std::vector<std::string> texts = ReadAll(&ids);
+  EXPECT_EQ(std::set<std::string>(ids.begin(), ids.end()).size(), ids.size());
+  EXPECT_EQ(std::set<std::string>(texts.begin(), texts.end()).size(), texts.size());
+}
+
+// A batch is refused and its version burnt, while replies are lost at any moment: the version that the burn has raised
+// is never taken for the batch.
+TEST_F(LogTest, ABurntVersionIsNotTakenForAWrittenBatch) {
+  MakeAppender({.in_flight_max = 3, .batch_messages_max = 1});
+  std::vector<std::string> expected;
+  for (int round = 0; round < 30; ++round) {
+    Append(Cat("before", round));
+    std::vector<NewMessage> messages(1);
+    messages[0].bytes = "fenced";
+    std::optional<absl::StatusOr<Appended>> fenced;
+    appender_->Append(std::move(messages), "", 17, [&](absl::StatusOr<Appended> outcome) { fenced = outcome; });
+    Append(Cat("after", round));
+    environment_.AdvanceBy(std::chrono::microseconds(83 * round));
+    client_->Disconnect(static_cast<zk::SimulatedClient::OnTheWay>(round % 3));
+    environment_.AdvanceBy(milliseconds(20));
+    client_->ReleaseHeld();
+    ASSERT_TRUE(environment_.RunUntil([&] { return OpenCalls() == 0 && fenced; }, seconds(20))) << round;
+    EXPECT_FALSE(fenced->ok()) << round;
+    expected.push_back(Cat("before", round));
+    expected.push_back(Cat("after", round));
+  }
+  EXPECT_EQ(ReadAll(), expected);
 }
 
 // More is given than ZooKeeper takes: calls past the bound are refused, nothing grows without limit.

@@ -39,10 +39,11 @@ std::vector<std::string> PathsOf(const std::map<std::string, std::vector<Watcher
 SimulatedClient::SimulatedClient(SimulatedEnsemble& ensemble, SimulatedClientOptions options)
     : ensemble_(ensemble),
       environment_(ensemble.environment()),
-      options_(options),
-      connect_timer_(environment_.MakeTimer(environment_.executor())),
-      keep_alive_timer_(environment_.MakeTimer(environment_.executor())),
-      deadline_timer_(environment_.MakeTimer(environment_.executor())),
+      options_(std::move(options)),
+      executor_(options_.executor ? options_.executor : environment_.executor()),
+      connect_timer_(environment_.MakeTimer(executor_)),
+      keep_alive_timer_(environment_.MakeTimer(executor_)),
+      deadline_timer_(environment_.MakeTimer(executor_)),
       self_(std::make_shared<SimulatedClient*>(this)) {
   connect_timer_->Start(Duration(0), [this] { Connect(); });
 }
@@ -139,9 +140,18 @@ void SimulatedClient::SetConnectable(bool is_connectable) { is_connectable_ = is
 
 void SimulatedClient::SetReachable(bool is_reachable) {
   is_reachable_ = is_reachable;
+  SetStalled();
+}
+
+void SimulatedClient::SetReads(bool reads) {
+  reads_ = reads;
+  SetStalled();
+}
+
+void SimulatedClient::SetStalled() {
   if (!connection_) return;
-  connection_->to_server->SetStalled(!is_reachable);
-  connection_->to_client->SetStalled(!is_reachable);
+  connection_->to_server->SetStalled(!is_reachable_);
+  connection_->to_client->SetStalled(!is_reachable_ || !reads_);
 }
 
 void SimulatedClient::SetTrap(Predicate predicate, Fate fate) { traps_.push_back({std::move(predicate), fate}); }
@@ -455,7 +465,7 @@ void SimulatedClient::Complete(Completion done, Response response) {
 void SimulatedClient::Notify(absl::AnyInvocable<void()> function) {
   notifications_.push_back(std::move(function));
   if (notifications_.size() > 1) return;  // the run that is on its way takes it along
-  asio::post(environment_.executor(), [weak = std::weak_ptr(self_)] {
+  asio::post(executor_, [weak = std::weak_ptr(self_)] {
     if (auto self = weak.lock()) (*self)->RunNotifications();
   });
 }

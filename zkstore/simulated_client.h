@@ -21,6 +21,8 @@ struct SimulatedClientOptions {
   // Between the loss of a connection and the next attempt, and between attempts.
   Duration reconnect_delay_min = std::chrono::milliseconds(10);
   Duration reconnect_delay_max = std::chrono::milliseconds(100);
+  // Runs the timers and what is told to the user; empty: the environment's.
+  asio::any_io_executor executor;
 };
 
 // Behaves as client.h says and as CClient (c_client.h) does: it pings after a third of the session timeout without
@@ -64,6 +66,9 @@ class SimulatedClient : public Client {
   // While false, nothing gets through in either direction, and nobody is told: first the client gives its connection
   // up, then the server expires the session. A shorter pause only delays.
   void SetReachable(bool is_reachable);
+  // While false, nothing that comes from the server is read, as while the process is stopped: what was sent goes on its
+  // way. To stop the timers as well is up to whoever gave options.executor.
+  void SetReads(bool reads);
   // The next request that matches breaks the connection: it is lost on its way to the server, or carried out and its
   // reply lost.
   void LoseNext(Predicate predicate);
@@ -122,6 +127,7 @@ class SimulatedClient : public Client {
 
   // ---- The connection ----
 
+  void SetStalled();
   void Connect();
   void ConnectLater();
   void BreakConnection(OnTheWay on_the_way);
@@ -158,6 +164,7 @@ class SimulatedClient : public Client {
   SimulatedEnsemble& ensemble_;
   SimulatedEnvironment& environment_;
   const SimulatedClientOptions options_;
+  const asio::any_io_executor executor_;
   SessionEvent session_;
   SessionEvent told_session_;  // what observers know; notifications are on their way if it differs
   std::vector<SessionObserver> observers_;
@@ -185,6 +192,7 @@ class SimulatedClient : public Client {
   bool is_closed_ = false;
   bool is_connectable_ = true;
   bool is_reachable_ = true;
+  bool reads_ = true;
   bool checks_request_size_ = true;
   std::deque<Trap> traps_;
 

@@ -165,6 +165,7 @@ void SimulatedEnsemble::EndSession(std::int64_t session_id) {
   sessions_.erase(session_id);
   std::vector<TreeEvent> events;
   tree_.RemoveEphemerals({++zxid_, WallNowMs(), session_id}, events);
+  writing_session_ = session_id;
   Tell(events);
   if (auto found = connections_.find(connection_number); found != connections_.end() && found->second->is_open) {
     // The server that the client is connected to learns it from the leader a little later; requests that arrive in
@@ -295,6 +296,7 @@ Response SimulatedEnsemble::Process(const Request& request, std::int64_t session
   // A write that fails uses up a number too.
   std::vector<TreeEvent> events;
   Response response = tree_.Write(request, {++zxid_, WallNowMs(), session_id}, events);
+  writing_session_ = session_id;
   Tell(events);
   return response;
 }

@@ -75,6 +75,8 @@ class SimulatedEnsemble {
   const SimulatedTree& tree() const { return tree_; }
   // Told of every change of the tree when it is committed; must not change anything.
   void SetTreeObserver(std::function<void(const TreeEvent&)> observer) { tree_observer_ = std::move(observer); }
+  // While it is being told: the session that changes the tree, or that ends.
+  std::int64_t writing_session() const { return writing_session_; }
   // Number of the latest transaction.
   std::int64_t zxid() const { return zxid_; }
   std::vector<std::int64_t> sessions() const;
@@ -129,6 +131,7 @@ class SimulatedEnsemble {
   SimulatedRandom random_;
   SimulatedTree tree_;
   std::function<void(const TreeEvent&)> tree_observer_;
+  std::int64_t writing_session_ = 0;
   bool is_running_ = true;
   std::int64_t zxid_ = 0;
   std::int64_t sessions_made_ = 0;

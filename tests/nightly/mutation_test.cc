@@ -1,4 +1,4 @@
-// The fault tests have teeth: with each deliberate bug of zkstore/mutation.h some seed below 1,000 makes a history in
+// The simulator has teeth: with each deliberate bug of zkstore/mutation.h some seed below 1,000 makes a history in
 // which a promise does not hold. The table in docs/TESTING.md is what this prints.
 #include "zkstore/mutation.h"
 
@@ -6,13 +6,14 @@
 
 #include <cstdio>
 
-#include "tests/support/faults/queue_history.h"
-#include "tests/support/faults/topic_history.h"
+#include "tests/support/simulation/simulation.h"
 
 namespace postkeeper {
 namespace {
 
 constexpr std::uint64_t kSeedsMax = 1000;
+// Of the large world, in which each takes seconds when it is sanitized.
+constexpr std::uint64_t kClusterSeedsMax = 50;
 
 struct Mutant {
   Mutation mutation;
@@ -27,15 +28,15 @@ class MutationTest : public testing::TestWithParam<Mutant> {
 // The bug is found, and without it the same seed is clean.
 TEST_P(MutationTest, IsCaught) {
   for (std::uint64_t seed = 1; seed <= kSeedsMax; ++seed) {
-    for (const bool is_topic : {false, true}) {
+    for (const World& world : Worlds()) {
+      if (&world == &Worlds().front() && seed > kClusterSeedsMax) continue;
       SetMutationForTest(GetParam().mutation);
-      const auto run = is_topic ? RunHistory<TopicHistory> : RunHistory<QueueHistory>;
-      const std::vector<std::string> violations = run(seed);
+      const std::vector<std::string> violations = Simulate(seed, world.options).violations;
       SetMutationForTest(Mutation::kNone);
       if (violations.empty()) continue;
-      std::printf("| %s | %s | %s %d |\n", GetParam().name, violations.front().c_str(), is_topic ? "topic" : "queue",
+      std::printf("| %s | %s | %s %d |\n", GetParam().name, violations.front().c_str(), std::string(world.name).c_str(),
                   static_cast<int>(seed));
-      EXPECT_TRUE(run(seed).empty()) << "seed " << seed << " fails without the bug, too";
+      EXPECT_TRUE(Simulate(seed, world.options).violations.empty()) << "seed " << seed << " fails without the bug, too";
       return;
     }
   }
@@ -58,7 +59,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mutant{Mutation::kForgetRequestId, "ForgetRequestId"}, Mutant{Mutation::kSilentGap, "SilentGap"},
         Mutant{Mutation::kHeadGoesBack, "HeadGoesBack"}, Mutant{Mutation::kTrimTooMuch, "TrimTooMuch"},
         Mutant{Mutation::kDropIdsOfDeleted, "DropIdsOfDeleted"},
-        Mutant{Mutation::kIgnoreDeletedIds, "IgnoreDeletedIds"}, Mutant{Mutation::kAnswerIdsUnread, "AnswerIdsUnread"}),
+        Mutant{Mutation::kIgnoreDeletedIds, "IgnoreDeletedIds"}, Mutant{Mutation::kAnswerIdsUnread, "AnswerIdsUnread"},
+        Mutant{Mutation::kHopLoop, "HopLoop"}, Mutant{Mutation::kRelayTwice, "RelayTwice"},
+        Mutant{Mutation::kBrokenIsRefused, "BrokenIsRefused"}),
     [](const testing::TestParamInfo<Mutant>& mutant) { return std::string(mutant.param.name); });
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "service/broker.h"
+#include "tests/support/simulation/process_environment.h"
 #include "zkstore/errors.h"
 #include "zkstore/simulated_client.h"
 #include "zkstore/simulator.h"
@@ -23,6 +24,8 @@ struct SimulatedReplicaOptions {
   std::size_t cache_bytes = 64 << 20;
   std::string address = "127.0.0.1:7411";
   std::optional<ProcessId> dead_predecessor;
+  std::string address = "127.0.0.1:7411";
+  bool waits_for_session = true;
 };
 
 // What a task that was started will have returned.
@@ -38,12 +41,13 @@ class SimulatedReplica {
   SimulatedReplica(SimulatedEnvironment& environment, zk::SimulatedEnsemble& ensemble,
                    SimulatedReplicaOptions options = {})
       : environment_(environment),
-        client_(ensemble),
+        process_environment_(environment),
+        client_(ensemble, {.executor = process_environment_.executor()}),
         layout_("/postkeeper"),
-        catalog_(environment, client_, layout_),
+        catalog_(process_environment_, client_, layout_),
         cache_(options.cache_bytes),
         metrics_(MakeNullMetrics()),
-        context_{.environment = environment,
+        context_{.environment = process_environment_,
                  .client = client_,
                  .catalog = catalog_,
                  .layout = layout_,
@@ -55,6 +59,7 @@ class SimulatedReplica {
                  .limits = options.limits},
         broker_(std::make_unique<Broker>(
             context_, Broker::Options{.version = "test", .dead_predecessor = options.dead_predecessor})) {
+    if (!options.waits_for_session) return;
     environment_.RunUntil([this] { return client_.session().state == zk::SessionState::kConnected; },
                           std::chrono::seconds(30));
   }
@@ -70,8 +75,10 @@ class SimulatedReplica {
   }
 
   absl::Status Start() { return environment_.RunTask(broker_->Start()); }
-  void Stop(Duration timeout = std::chrono::seconds(10)) {
-    environment_.RunTask(broker_->Stop(timeout));
+  void Stop(Duration timeout = std::chrono::seconds(10)) { environment_.RunTask(Stopping(timeout)); }
+  // The same, while others work.
+  Task<void> Stopping(Duration timeout) {
+    co_await broker_->Stop(timeout);
     client_.Close(std::chrono::seconds(1));
     stopped_at_ = environment_.Now();
   }
@@ -104,6 +111,7 @@ class SimulatedReplica {
     return engine;
   }
 
+  ProcessEnvironment& environment() { return process_environment_; }
   zk::SimulatedClient& client() { return client_; }
   Catalog& catalog() { return catalog_; }
   Broker& broker() { return *broker_; }
@@ -116,6 +124,7 @@ class SimulatedReplica {
   static constexpr Duration kLongestPause = std::chrono::seconds(30) + zk::kRequestTimeout + std::chrono::seconds(2);
 
   SimulatedEnvironment& environment_;
+  ProcessEnvironment process_environment_;
   zk::SimulatedClient client_;
   const Layout layout_;
   Catalog catalog_;
