@@ -203,7 +203,11 @@ Task<absl::StatusOr<std::vector<Delivery>>> QueueEngine::Prepare(Loading loading
   }
   if (absl::Status status = co_await cursor_->WriteAndWait(std::move(notes)); !status.ok()) co_return status;
   if (loading.reign != reign_) co_return MakeError(Reason::kNoOwner, "the queue was lost");
-  co_return co_await Load(std::move(loading.grants));
+  absl::StatusOr<std::vector<Delivery>> loaded = co_await Load(std::move(loading.grants));
+  if (loaded.ok() && !context_.MayDispatch()) {
+    co_return MakeError(Reason::kZookeeperUnavailable, "ZooKeeper was silent for too long");
+  }
+  co_return loaded;
 }
 
 Cursor::Change QueueEngine::NotesFor(Position position) const {

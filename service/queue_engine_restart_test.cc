@@ -89,6 +89,21 @@ TEST_F(QueueEngineTest, HandedOverLeaseKnowsItsEpoch) {
   EXPECT_EQ(Ack(second[0]), "ok");
 }
 
+// The clock of an owner was ahead, and it has given out a message, twice, that is not due by the clock of the next one:
+// the lease that was handed over counts all the same.
+TEST_F(QueueEngineTest, HandedOverLeaseOutlivesAClockThatWasAhead) {
+  replica_->environment().SetWallOffset(minutes(10));
+  ASSERT_TRUE(Enqueue({"a"}, "", replica_->environment().WallNow() + seconds(1)).ok());
+  ASSERT_THAT(Dequeue(1, seconds(5), seconds(1)), SizeIs(1));
+  const std::vector<Delivery> second = Dequeue(1, seconds(5), minutes(5));
+  ASSERT_THAT(second, SizeIs(1));
+  ASSERT_EQ(second[0].token.number, 2u);
+  Restart();
+  EXPECT_THAT(Dequeue(1, seconds(1)), IsEmpty());
+  EXPECT_EQ(Stats().counts.leased, 1);
+  EXPECT_EQ(Ack(second[0]), "ok");
+}
+
 // The log is taken again, but the connection breaks before the answer comes: it is taken once more when the connection
 // is back, although the session is the same.
 TEST_F(QueueEngineTest, RetakingOutlastsALostConnection) {

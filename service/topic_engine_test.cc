@@ -244,6 +244,36 @@ TEST_F(TopicEngineTest, CaughtUpSubscribersDoNotNoticeTheTrim) {
   EXPECT_EQ(replica_->context().corruptions, 0);
 }
 
+// The clock of the owner is two days ahead, or behind: messages go after their retention by the leader's clock, not
+// before, and not much later.
+TEST_F(TopicEngineTest, RetentionGoesByTheLeadersClock) {
+  Set({.retention = minutes(10)});
+  for (const auto offset : {std::chrono::hours(48), std::chrono::hours(-48)}) {
+    replica_->environment().SetWallOffset(offset);
+    ASSERT_TRUE(Publish({"a"}).ok());
+    environment_.AdvanceBy(minutes(9));
+    EXPECT_THAT(ReadFrom(StartEarliest{}), ElementsAre("a")) << offset.count();
+    environment_.AdvanceBy(minutes(2));
+    EXPECT_THAT(ReadFrom(StartEarliest{}), IsEmpty()) << offset.count();
+  }
+}
+
+// Another replica takes the topic: a subscriber that waits at the former owner is told so, and does not wait for what
+// it would never hear of.
+TEST_F(TopicEngineTest, SubscriberAtAFormerOwnerIsToldToGo) {
+  const Position at_end = Begin(StartLatest{})->position;
+  SimulatedReplica other(environment_, ensemble_, {.address = "127.0.0.1:7412"});
+  ASSERT_TRUE(other.Start().ok());
+  const std::shared_ptr<TopicEngine> others = other.Topic("t", settings_);
+  const auto waiting = StartOn<StepOutcome>(topic_, topic_->ReadAfter(at_end, minutes(5)));
+  replica_->client().SetReachable(false);
+  ASSERT_TRUE(environment_.RunUntil([&] { return others->is_serving(); }, minutes(1)));
+  EXPECT_FALSE(waiting->is_done());
+  replica_->client().SetReachable(true);
+  ASSERT_TRUE(environment_.RunUntil([&] { return waiting->is_done(); }, seconds(10)));
+  EXPECT_TRUE(HasReason(waiting->result->status(), Reason::kNoOwner)) << waiting->result->status();
+}
+
 // The reply of a trimming write is lost, or the write: subscribers are told the truth meanwhile, and afterwards all
 // is as if nothing had happened.
 TEST_F(TopicEngineTest, TrimsUnderBrokenConnections) {

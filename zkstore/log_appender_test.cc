@@ -274,6 +274,8 @@ TEST_F(LogTest, AProducerThatIsGoneIsNotMadeAgain) {
     const std::string producer = layout_.Producer(entry_.uid, process_, last_generation_);
     ASSERT_EQ(environment_.RunTask(other_client_->Delete(producer, zk::kAnyVersion)).code, zk::Code::kOk);
   }
+  Append("told that it is gone");
+  ASSERT_TRUE(environment_.RunUntil([this] { return OpenCalls() == 0; }, seconds(5)));
   Append("last");
   ASSERT_TRUE(environment_.RunUntil([this] { return OpenCalls() == 0; }, seconds(5)));
   EXPECT_TRUE(calls_.back()->outcome->ok()) << calls_.back()->outcome->status();
