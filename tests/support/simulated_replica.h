@@ -24,7 +24,6 @@ struct SimulatedReplicaOptions {
   std::size_t cache_bytes = 64 << 20;
   std::string address = "127.0.0.1:7411";
   std::optional<ProcessId> dead_predecessor;
-  std::string address = "127.0.0.1:7411";
   bool waits_for_session = true;
 };
 
