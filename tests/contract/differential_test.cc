@@ -179,7 +179,7 @@ class ScriptRunner {
             [&] { told.push_back(Cat("event ", WatchTypeName(event.type), " ", Above(event.path), " for ", number)); });
       };
     }
-    ++outstanding_;
+    world_.Record([this] { ++outstanding_; });
     peers_[step.client]->client().Submit(std::move(request), [this, &told, number](Response response) {
       world_.Record([&] {
         told.push_back(Cat("answer to ", number, ": ", Show(response)));
@@ -190,7 +190,7 @@ class ScriptRunner {
 
   // Afterwards every client has been told everything that has happened until now.
   void AwaitAll() {
-    world_.WaitUntil([&] { return outstanding_ == 0; });
+    ASSERT_TRUE(world_.WaitUntil([&] { return outstanding_ == 0; })) << "a request is never answered";
     for (auto& peer : peers_) peer->Sync(root_);
     for (int client = 0; client < 2; ++client) {
       std::vector<std::string> told;
@@ -253,8 +253,8 @@ class ScriptRunner {
 
   World& world_;
   const std::string root_;
-  // What was told since the last AwaitAll. Touched under Record; outlives the clients.
-  std::vector<std::string> told_[2];
+  // Touched under Record; outlive the clients.
+  std::vector<std::string> told_[2];  // since the last AwaitAll
   int outstanding_ = 0;
   std::vector<std::string> lines_;
   std::unique_ptr<Peer> peers_[2];
