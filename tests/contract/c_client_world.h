@@ -30,7 +30,7 @@ class CClientWorld : public World {
   }
   bool WaitUntil(const std::function<bool()>& predicate) override {
     std::unique_lock lock(mu_);
-    return changed_.wait_for(lock, std::chrono::seconds(120), predicate);
+    return changed_.wait_for(lock, std::chrono::seconds(60), predicate);
   }
   void Disconnect(Client&) override { FAIL() << "not used here"; }
   void CutOff(Client&) override { FAIL() << "not used here"; }
