@@ -279,6 +279,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // The last position and epoch in the tokens of `orders`.
   Named NamedBy(const SettleOrders& orders) const;
   Task<absl::Status> WaitUntilRead(Position last);
+  static bool SaysStale(const Settling& settling);
   std::optional<LeaseToken> Admit(const std::string& token, Settling& settling);
   bool AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling);
   static void Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail);

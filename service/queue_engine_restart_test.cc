@@ -275,6 +275,19 @@ TEST_F(QueueEngineTest, AcksSurviveBrokenConnections) {
   EXPECT_EQ(replica_->context().corruptions, 0);
 }
 
+// A deposed owner that does not know it yet does not call a lease stale: the next owner may have accepted the token. It
+// finds out, and says that it does not own the queue.
+TEST_F(QueueEngineTest, DeposedOwnerCallsNoLeaseStale) {
+  ASSERT_TRUE(Enqueue({"a"}).ok());
+  const std::vector<Delivery> first = Dequeue(1, Duration::zero(), seconds(1));
+  ASSERT_THAT(first, SizeIs(1));
+  Pass(seconds(2));
+  ASSERT_THAT(Dequeue(1, seconds(5)), SizeIs(1));
+  EXPECT_EQ(Ack(first.front()), "stale");
+  DeposeOwner();
+  EXPECT_EQ(Ack(first.front()), "another replica has taken the log");
+}
+
 // Self-fence: nothing is handed out when ZooKeeper has not answered for two thirds of the session's timeout.
 TEST_F(QueueEngineTest, NothingIsHandedOutBlindly) {
   ASSERT_TRUE(Enqueue({"a"}).ok());

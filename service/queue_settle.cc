@@ -1,6 +1,7 @@
 // The part of QueueEngine that acts on lease tokens.
 #include <algorithm>
 
+#include "absl/algorithm/container.h"
 #include "service/queue_engine.h"
 #include "zkstore/errors.h"
 #include "zkstore/mutation.h"
@@ -38,7 +39,16 @@ Task<absl::StatusOr<std::vector<SettleFailure>>> QueueEngine::Settle(SettleOrder
       co_return status;
     }
   }
+  if (settling.changes.empty() && SaysStale(settling)) {
+    // What this replica remembers is no proof if it has been deposed: the next owner may have accepted this very token.
+    if (absl::Status status = co_await cursor_->Fence(); !status.ok()) co_return status;
+  }
   co_return std::move(settling.failures);
+}
+
+bool QueueEngine::SaysStale(const Settling& settling) {
+  return absl::c_any_of(settling.failures,
+                        [](const SettleFailure& failure) { return failure.error == SettleError::kStaleLease; });
 }
 
 QueueEngine::Named QueueEngine::NamedBy(const SettleOrders& orders) const {

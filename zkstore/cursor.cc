@@ -95,8 +95,12 @@ Task<absl::Status> Cursor::Load() {
 }
 
 void Cursor::Write(std::vector<Change> changes, Done done) {
+  if (changes.empty() && !is_lost_) return done(absl::OkStatus());
+  Take(std::move(changes), std::move(done));
+}
+
+void Cursor::Take(std::vector<Change> changes, Done done) {
   if (is_lost_) return done(MakeError(Reason::kNoOwner, "this replica does not own the log any more"));
-  if (changes.empty()) return done(absl::OkStatus());
   intake_.push_back({std::move(changes), 0, std::move(done)});
   if (!is_running_) {
     is_running_ = true;
@@ -105,10 +109,16 @@ void Cursor::Write(std::vector<Change> changes, Done done) {
 }
 
 Task<absl::Status> Cursor::WriteAndWait(std::vector<Change> changes) {
+  return Await(&Cursor::Write, std::move(changes));
+}
+
+Task<absl::Status> Cursor::Fence() { return Await(&Cursor::Take, {}); }
+
+Task<absl::Status> Cursor::Await(void (Cursor::*write)(std::vector<Change>, Done), std::vector<Change> changes) {
   return asio::async_initiate<const asio::use_awaitable_t<>, void(absl::Status)>(
-      [this](auto handler, std::vector<Change> given) {
+      [this, write](auto handler, std::vector<Change> given) {
         auto executor = asio::get_associated_executor(handler);
-        Write(std::move(given), [executor, handler = std::move(handler)](absl::Status status) mutable {
+        (this->*write)(std::move(given), [executor, handler = std::move(handler)](absl::Status status) mutable {
           asio::post(executor, [handler = std::move(handler), status = std::move(status)]() mutable {
             std::move(handler)(std::move(status));
           });

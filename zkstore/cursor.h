@@ -111,6 +111,10 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   // The same, awaited.
   Task<absl::Status> WriteAndWait(std::vector<Change> changes);
 
+  // Returns OK when a write begun after this call has succeeded: until then nobody else had taken the log. The same
+  // errors.
+  Task<absl::Status> Fence();
+
   // A batch of which everything is settled is still there; the next write deletes it.
   void DeleteLater(Position batch) { leftover_batches_.push_back(batch); }
 
@@ -144,6 +148,8 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   Task<void> Run(std::shared_ptr<Cursor> self);
   Frozen Freeze(const std::vector<HandedOverLease>* leases);
   void TakeIntake(Frozen& write, std::vector<Position>& deletes);
+  void Take(std::vector<Change> changes, Done done);
+  Task<absl::Status> Await(void (Cursor::*write)(std::vector<Change>, Done), std::vector<Change> changes);
   Task<bool> Send(Frozen& write);
   Task<bool> IsStillOurs(Frozen& write);
   bool Mend(Frozen& write, const zk::Response& reply);

@@ -122,6 +122,8 @@ class DrainTest(unittest.TestCase):
         self.start()
         self.client.create_queue("q")
         clients = [self.connect() for _ in range(4)]
+        for client in clients:
+            client.health()  # is connected
         calls = {}
         for i in range(400):
             request = message_pb2.EnqueueRequest(queue="q", messages=messages(i))
