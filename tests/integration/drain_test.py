@@ -122,13 +122,12 @@ class DrainTest(unittest.TestCase):
         self.start()
         self.client.create_queue("q")
         clients = [self.connect() for _ in range(4)]
-        for client in clients:
-            client.health()  # is connected
         calls = {}
         for i in range(400):
             request = message_pb2.EnqueueRequest(queue="q", messages=messages(i))
             calls[str(i)] = clients[i % 4].stub.Enqueue.future(request, timeout=30)
             if i == 300:
+                calls["0"].result()
                 self.signal()
         written, refused = set(), set()
         for body, call in calls.items():
