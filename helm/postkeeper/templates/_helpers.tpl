@@ -24,6 +24,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{- /* Of everything but pods: these change with every release of the chart, and a pod whose labels change is replaced. */}}
 {{- define "postkeeper.labels" -}}
 {{ include "postkeeper.selectorLabels" . }}
 app.kubernetes.io/part-of: postkeeper
@@ -103,5 +104,48 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{- end }}
 {{- if and .Values.autoscaling.enabled (gt (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
 {{- fail (printf "autoscaling.minReplicas (%d) is more than autoscaling.maxReplicas (%d)" (int .Values.autoscaling.minReplicas) (int .Values.autoscaling.maxReplicas)) }}
+{{- end }}
+{{- end }}
+
+{{- /* The file that postkeeperd reads. */}}
+{{- define "postkeeper.toml" -}}
+# Flags and POSTKEEPER_* variables win over this.
+{{- range $name, $value := .Values.config }}
+{{ $name }} = {{ $value | quote }}
+{{- end }}
+{{- end }}
+
+{{- /* The file that the members read. */}}
+{{- define "postkeeper.zookeeper.cfg" -}}
+{{- $name := include "postkeeper.zookeeper.fullname" . -}}
+dataDir=/data
+# Sessions of 2 s to 60 s, as postkeeperd may ask for; an expiry is noticed within a tick.
+tickTime=500
+minSessionTimeout=2000
+maxSessionTimeout=60000
+# A minute to read a snapshot from the leader, 5 s of silence between members.
+initLimit=120
+syncLimit=10
+# Batches of half a megabyte: what bounds the logs is their size, not the number of transactions.
+snapSizeLimitInKb={{ .Values.zookeeper.snapSizeLimitInKb | int64 }}
+snapCount=300000
+# Logs grow by so much at a time, which counts as written.
+preAllocSize=16384
+autopurge.purgeInterval=1
+autopurge.snapRetainCount={{ .Values.zookeeper.snapRetainCount }}
+# Nobody is told OK before it is on the disk.
+forceSync=yes
+# Its cache would keep 400 batches in memory that postkeeperd caches itself.
+maxResponseCacheSize=0
+maxGetChildrenResponseCacheSize=0
+admin.enableServer=false
+4lw.commands.whitelist=srvr,ruok,mntr,conf
+# A pod's own name may not be known yet when it starts.
+quorumListenOnAllIPs=true
+{{- range $key, $value := .Values.zookeeper.extraConfig }}
+{{ $key }}={{ $value }}
+{{- end }}
+{{- range $member := until (int .Values.zookeeper.replicas) }}
+server.{{ add1 $member }}={{ $name }}-{{ $member }}.{{ $name }}.{{ $.Release.Namespace }}.svc:2888:3888;2181
 {{- end }}
 {{- end }}
