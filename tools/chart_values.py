@@ -162,4 +162,7 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except ValueError as problem:
+        sys.exit(str(problem))
