@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Images and containers, with Docker where its daemon answers, else with buildah and podman. Sourced by what stands in the
-# project's root; prepare_containers comes first.
+# project's root; prepare_containers comes first. CONTAINERS=podman leaves Docker alone.
 
 run_image="postkeeper:$(cat VERSION)"
 dev_image="postkeeper:$(cat VERSION)-dev"
@@ -8,7 +8,7 @@ readonly run_image dev_image
 readonly container_files="$PWD/build/image" base_image="localhost/debian:bookworm-slim"
 
 has_docker() {
-  command -v docker >/dev/null && docker info >/dev/null 2>&1
+  [[ ${CONTAINERS:-} != podman ]] && command -v docker >/dev/null && docker info >/dev/null 2>&1
 }
 
 # What Debian leaves out of its slim image, and so do we.
