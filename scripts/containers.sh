@@ -2,9 +2,10 @@
 # Images and containers, with Docker where its daemon answers, else with buildah and podman. Sourced by what stands in the
 # project's root; prepare_containers comes first. CONTAINERS=podman leaves Docker alone.
 
+# shellcheck disable=SC2034  # for whoever sources this
 run_image="postkeeper:$(cat VERSION)"
+# shellcheck disable=SC2034
 dev_image="postkeeper:$(cat VERSION)-dev"
-readonly run_image dev_image
 readonly container_files="$PWD/build/image" base_image="localhost/debian:bookworm-slim"
 
 has_docker() {
@@ -12,7 +13,8 @@ has_docker() {
 }
 
 # What Debian leaves out of its slim image, and so do we.
-readonly slim=(--dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*'
+readonly slim=(--aptopt='APT::Install-Recommends "false"'
+  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*'
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*'
   --dpkgopt='path-exclude=/usr/share/lintian/*' --dpkgopt='path-include=/usr/share/doc/*/copyright')
 

@@ -95,9 +95,10 @@ health_check() {
 }
 
 check_labels() {
-  local label
+  local label format
   for label in title description licenses version revision; do
-    if [[ -z $(containers inspect --type image --format "{{index .Config.Labels \"org.opencontainers.image.$label\"}}" "$run_image") ]]; then
+    format="{{index .Config.Labels \"org.opencontainers.image.$label\"}}"
+    if [[ -z $(containers inspect --type image --format "$format" "$run_image") ]]; then
       echo "image.sh: no label $label" >&2
       return 1
     fi

@@ -51,15 +51,17 @@ def metrics():
     for folder in ("metrics", "service"):
         for path in (ROOT / folder).glob("*.cc"):
             if not path.name.endswith("_test.cc"):
-                found |= set(re.findall(r'"((?:postkeeper|grpc_server|process)_[a-z0-9_]+)"', path.read_text(encoding="utf-8")))
+                text = path.read_text(encoding="utf-8")
+                found |= set(re.findall(r'"((?:postkeeper|grpc_server|process)_[a-z0-9_]+)"', text))
     return found | {name + suffix for name in found for suffix in HISTOGRAM_SUFFIXES}
 
 
 def unknown(text, known_metrics, known_flags, known_settings):
     """What a text names that isn't there, sorted."""
     variables = {name for name in VARIABLE.findall(text) if name != "POSTKEEPER_ADDRESS"}
+    settings = {name: name[len("POSTKEEPER_"):].lower().replace("_", "-") for name in variables}
     return sorted((set(METRIC.findall(text)) - known_metrics) | (set(FLAG.findall(text)) - known_flags) |
-                  {name for name in variables if name[len("POSTKEEPER_"):].lower().replace("_", "-") not in known_settings})
+                  {name for name, setting in settings.items() if setting not in known_settings})
 
 
 class NamesTest(unittest.TestCase):
