@@ -26,7 +26,7 @@ COPY scripts/packages.sh /tmp/packages/scripts/
 RUN /tmp/packages/scripts/packages.sh ensure run \
  && rm -rf /tmp/packages /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/log/* \
  && groupadd --gid 65532 postkeeper \
- && useradd --uid 65532 --gid 65532 --no-create-home --home-dir /var/lib/postkeeper --shell /usr/sbin/nologin postkeeper
+ && useradd --key UID_MAX=65532 --uid 65532 --gid 65532 --no-create-home --home-dir /var/lib/postkeeper --shell /usr/sbin/nologin postkeeper
 COPY --from=build /out /
 ARG VERSION=unknown
 ARG REVISION=unknown

@@ -12,9 +12,11 @@ has_docker() {
   [[ ${CONTAINERS:-} != podman ]] && command -v docker >/dev/null && docker info >/dev/null 2>&1
 }
 
-# What Debian leaves out of its slim image, and so do we.
-readonly slim=(--aptopt='APT::Install-Recommends "false"'
-  --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/info/*'
+# What Debian leaves out of its slim image, and so do we: Perl (the package usrmerge needs it, where the folders aren't
+# merged from the start), manuals, and waiting for the disk.
+readonly slim=(--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include=usr-is-merged --dpkgopt=force-unsafe-io
+  --aptopt='APT::Install-Recommends "false"' --dpkgopt='path-exclude=/usr/share/man/*'
+  --dpkgopt='path-exclude=/usr/share/info/*'
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/doc/*'
   --dpkgopt='path-exclude=/usr/share/lintian/*' --dpkgopt='path-include=/usr/share/doc/*/copyright')
 
@@ -45,7 +47,7 @@ containers() {
   if has_docker; then
     docker "$@"
   else
-    CONTAINERS_CONF="$container_files/containers.conf" podman --root "$container_files/storage" \
+    CONTAINERS_CONF="$container_files/containers.conf" podman --log-level fatal --root "$container_files/storage" \
       --runroot "$container_files/run" "$@"
   fi
 }

@@ -1,10 +1,12 @@
 #!/usr/bin/python3
-"""Runs the chart's Deployment as it is rendered, with `podman kube play`: it serves a client, and stops in order.
+"""Runs the chart's Deployment with `podman kube play`: it serves a client, and stops in order.
 
 Before it stands ZooKeeper from the dev image, with the zoo.cfg that the chart renders for one member. Then the script of
-`helm test` runs in the small image. All containers share one network namespace that has a loopback only, so nothing is
-left behind in this machine's. Three things differ from a cluster: the image's name has "localhost/" before it, podman
-knows no status.podIP, and it doesn't ask the probes; so this asks what they would ask.
+`helm test` runs in the small image. Each has an address of its own behind a bridge. All this is in a network namespace
+made for it, so neither bridges nor rules are left behind in this machine's.
+
+What differs from a cluster: one replica, since podman maps the ports of a pod to the host's; podman knows neither
+status.podIP nor $(POD_IP), so the address is put in; and it doesn't ask the probes, so this asks what they would ask.
 
 Needs root. The images are built if they aren't there: ./dev image --build-only
 """
@@ -23,10 +25,12 @@ sys.path.insert(0, str(ROOT / "tests/helm"))
 import charts  # noqa: E402
 
 PATIENCE_S = 120
-os.environ["CONTAINERS"] = "podman"
 VERSION = (ROOT / "VERSION").read_text(encoding="utf-8").strip()
-ZOOKEEPER, POD, WORK = "postkeeper-play-zookeeper", "pk-postkeeper-pod", "postkeeper-play-work"
+ZOOKEEPER, POD, WORK = "postkeeper-play-zookeeper", "pk-postkeeper-pod-0", "postkeeper-play-work"
 SERVER = f"{POD}-postkeeperd"
+# Of podman's default network.
+ZOOKEEPER_IP, POD_IP = "10.88.0.10", "10.88.0.11"
+os.environ["CONTAINERS"] = "podman"
 
 
 def containers(*arguments, check=True):
@@ -46,69 +50,81 @@ def until(condition, what):
         time.sleep(0.3)
 
 
+def run_confined(*arguments):
+    return containers("run", "--network", "podman", "--read-only", "--cap-drop", "ALL", *arguments)
+
+
 def start_zookeeper(folder):
     """One member, with the chart's zoo.cfg and what the chart's command and the official image's entry point do."""
     manifests = charts.render({"zookeeper": {"replicas": 1}})
     text = charts.find(manifests, "ConfigMap", "pk-postkeeper-zookeeper")["data"]["zoo.cfg"]
-    (folder / "zoo.cfg").write_text(text, encoding="utf-8")
-    containers("run", "--detach", "--name", ZOOKEEPER, "--network", "none", "--read-only", "--cap-drop", "ALL",
-               "--tmpfs", "/data:mode=1777", "--volume", f"{folder}/zoo.cfg:/conf/zoo.cfg:ro", "--entrypoint", "bash",
-               f"postkeeper:{VERSION}-dev", "-c", "echo 1 >/data/myid; exec java -Xmx256m -XX:-UsePerfData "
-               "-cp /usr/share/java/zookeeper.jar org.apache.zookeeper.server.quorum.QuorumPeerMain /conf/zoo.cfg")
-    return containers("inspect", "--format", "{{.State.Pid}}", ZOOKEEPER).strip()
+    file = folder / "zoo.cfg"
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o644)
+    folder.chmod(0o755)
+    run_confined("--detach", "--name", ZOOKEEPER, "--ip", ZOOKEEPER_IP, "--tmpfs", "/data:mode=1777",
+                 "--volume", f"{file}:/conf/zoo.cfg:ro", "--entrypoint", "bash", f"postkeeper:{VERSION}-dev",
+                 "-c", "echo 1 >/data/myid; exec java -Xmx256m -XX:-UsePerfData -cp /usr/share/java/zookeeper.jar "
+                 "org.apache.zookeeper.server.quorum.QuorumPeerMain /conf/zoo.cfg")
 
 
 def manifests_to_play():
     """The ConfigMap and the Deployment."""
-    values = {"zookeeper": {"hosts": "127.0.0.1:2181"}, "image": {"repository": "localhost/postkeeper"}}
-    manifests = charts.render(values)
+    manifests = charts.render({"replicas": 1, "zookeeper": {"hosts": f"{ZOOKEEPER_IP}:2181"}})
     deployment = charts.find(manifests, "Deployment", "pk-postkeeper")
-    for variable in charts.container(deployment, "postkeeperd")["env"]:
-        if variable["name"] == "POD_IP":
-            assert variable.pop("valueFrom") == {"fieldRef": {"fieldPath": "status.podIP"}}
-            variable["value"] = "127.0.0.1"
+    server = charts.container(deployment, "postkeeperd")
+    variable = next(one for one in server["env"] if one["name"] == "POD_IP")
+    assert variable.pop("valueFrom") == {"fieldRef": {"fieldPath": "status.podIP"}}
+    variable["value"] = POD_IP
+    server["args"] = [argument.replace("$(POD_IP)", POD_IP) for argument in server["args"]]
     work = charts.find(manifests, "Pod", "pk-postkeeper-test")["spec"]["containers"][0]
     return [charts.find(manifests, "ConfigMap", "pk-postkeeper"), deployment], work
 
 
 def play(folder):
-    namespace = f"ns:/proc/{start_zookeeper(folder)}/ns/net"
+    start_zookeeper(folder)
     documents, work = manifests_to_play()
     # JSON is YAML.
     (folder / "play.yaml").write_text("\n---\n".join(json.dumps(document) for document in documents), encoding="utf-8")
-    containers("kube", "play", "--network", namespace, folder / "play.yaml")
-    for probe in ("readinessProbe", "livenessProbe"):
+    containers("kube", "play", "--network", "podman", "--ip", POD_IP, folder / "play.yaml")
+    for probe in ("livenessProbe", "readinessProbe"):
         service = charts.container(documents[1], "postkeeperd")[probe]["grpc"]["service"]
         asked = ("--service", service) if service else ()
         until(lambda asked=asked: containers("exec", SERVER, "postkeeper", "health", *asked, check=False) == 0, probe)
     user = containers("exec", SERVER, "id", "-u").strip()
     assert user == "65532", user
-    assert containers("exec", SERVER, "touch", "/etc/postkeeper/x", check=False) != 0
-    assert containers("exec", SERVER, "touch", "/tmp/x", check=False) != 0
+    for folder_of_root in ("/etc/postkeeper", "/tmp", "/var/lib"):
+        assert containers("exec", SERVER, "touch", f"{folder_of_root}/x", check=False) != 0, folder_of_root
     replicas = containers("exec", SERVER, "postkeeper", "cluster", "ls")
-    assert "127.0.0.1:7411" in replicas, replicas
+    assert f"{POD_IP}:7411" in replicas, replicas
 
-    said = containers("run", "--name", WORK, "--network", namespace, "--read-only", "--cap-drop", "ALL",
-                      "--env", "POSTKEEPER_ADDRESS=127.0.0.1:7411", "--entrypoint", json.dumps(work["command"]),
-                      f"localhost/postkeeper:{VERSION}")
+    said = run_confined("--name", WORK, "--env", f"POSTKEEPER_ADDRESS={POD_IP}:7411", "--entrypoint",
+                        json.dumps(work["command"]), f"postkeeper:{VERSION}")
     print(said, end="")
     assert said.endswith("postkeeper serves\n"), said
 
     containers("stop", "--time", "40", SERVER)
-    assert containers("inspect", "--format", "{{.State.ExitCode}}", SERVER).strip() == "0"
+    code = containers("inspect", "--format", "{{.State.ExitCode}}", SERVER).strip()
+    assert code == "0", code
 
 
 def clean_up():
-    containers("pod", "rm", "--force", POD, check=False)
-    containers("rm", "--force", "--volumes", WORK, ZOOKEEPER, check=False)
+    containers("pod", "rm", "--force", "--ignore", POD, check=False)
+    containers("rm", "--force", "--ignore", "--volumes", WORK, ZOOKEEPER, check=False)
     containers("volume", "rm", "--force", "pk-postkeeper", check=False)  # of the ConfigMap
 
 
-def main():
+def build_images():
     subprocess.run(["bash", "-c", "source scripts/containers.sh; prepare_containers"], cwd=ROOT, check=True)
-    if any(containers("image", "inspect", name, check=False) != 0
+    if any(containers("image", "exists", name, check=False) != 0
            for name in (f"postkeeper:{VERSION}", f"postkeeper:{VERSION}-dev")):
         subprocess.run(["./dev", "image", "--build-only"], cwd=ROOT, check=True)
+
+
+def main():
+    if sys.argv[1:] != ["--inside"]:
+        build_images()
+        os.execvp("unshare", ["unshare", "--net", "--mount", sys.executable, __file__, "--inside"])
     clean_up()
     with tempfile.TemporaryDirectory() as folder:
         try:
