@@ -101,7 +101,7 @@ def play(folder):
     said = run_confined("--name", WORK, "--env", f"POSTKEEPER_ADDRESS={POD_IP}:7411", "--entrypoint",
                         json.dumps(work["command"]), f"postkeeper:{VERSION}")
     print(said, end="")
-    assert said.endswith("postkeeper serves\n"), said
+    assert "\npostkeeper serves\n" in said, said
 
     containers("stop", "--time", "40", SERVER)
     code = containers("inspect", "--format", "{{.State.ExitCode}}", SERVER).strip()
