@@ -45,12 +45,12 @@ def client_flags(*command):
     return found
 
 
-def metrics():
+def metrics(root=ROOT):
     """The names of all metrics, as they stand in the code, with those that a histogram adds."""
     found = set()
     for folder in ("metrics", "service"):
-        for path in (ROOT / folder).glob("*.cc"):
-            if not path.name.endswith("_test.cc"):
+        for path in (root / folder).iterdir():
+            if path.suffix in (".h", ".cc") and not path.name.endswith("_test.cc"):
                 text = path.read_text(encoding="utf-8")
                 found |= set(re.findall(r'"((?:postkeeper|grpc_server|process)_[a-z0-9_]+)"', text))
     return found | {name + suffix for name in found for suffix in HISTOGRAM_SUFFIXES}
@@ -82,6 +82,7 @@ class NamesTest(unittest.TestCase):
     def test_search_has_teeth(self):
         for text, expected in (("rate(postkeeper_queue_massages[5m])", ["postkeeper_queue_massages"]),
                                ("sum(postkeeper_queue_messages{state=\"ready\"})", []),
+                               ("postkeeper_queue_acked_messages_total", []),
                                ("grpc_server_handling_seconds_bucket / grpc_server_handling_second_sum",
                                 ["grpc_server_handling_second_sum"]),
                                ("- --listen=:1 --liste=2", ["liste"]), ("postkeeper health --liveness", []),
