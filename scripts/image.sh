@@ -57,7 +57,7 @@ serve_a_client() {
   # shellcheck disable=SC2064  # the names are meant as they are now
   trap "containers rm --force --volumes $dev $small >/dev/null 2>&1 || true" EXIT
   run_confined --detach --name "$dev" --network none --tmpfs /tmp "$dev_image" \
-    --listen 127.0.0.1:7421 --metrics-listen off --embedded-zookeeper-port 2181 --zookeeper-heap 256MiB >/dev/null
+    --listen 127.0.0.1:7421 --metrics-listen off --embedded-zookeeper-port 2181 --stored-bytes-max 64MiB >/dev/null
   wait_until_healthy "$dev" --address 127.0.0.1:7421
   run_confined --detach --name "$small" --network "container:$dev" "$run_image" \
     --zookeeper 127.0.0.1:2181 --advertise 127.0.0.1:7411 >/dev/null
