@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ./dev nightly: what takes too long for every change. All of it runs, also after a failure; the exit code tells.
 #
-#   ./dev nightly                        the package, the benchmark, and everything in tests/nightly
+#   ./dev nightly                        the package, the image, the benchmark, and everything in tests/nightly
 #   ./dev nightly NAME [ARGUMENT...]     only that program of tests/nightly, e.g. disk_soak.py --gib 2, or nightly_tests
 #   ./dev nightly sim [COUNT [FIRST]]    only simulated clusters: 5,000 seeds that no other night runs, or these
 set -euo pipefail
@@ -46,6 +46,7 @@ if (($#)); then
 fi
 
 try_step "package" ./dev package
+try_step "image" ./dev image
 try_step "benchmark" ./dev bench
 for program in "${programs[@]}"; do
   try_step "$program" run_one "$program"

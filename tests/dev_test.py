@@ -134,7 +134,7 @@ class DevTest(unittest.TestCase):
     def test_help(self):
         done = self.run_dev("help")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
-        for word in ("demo", "test", "build", "check", "fix", "cluster", "chaos", "bench", "package", "nightly", "help"):
+        for word in ("demo", "test", "build", "check", "fix", "cluster", "chaos", "bench", "package", "image", "nightly", "help"):
             self.assertRegex(done.stdout, rf"(?m)^  {word} +\S")
 
     # What isn't a subcommand gets the usage on stderr and exit code 2.
