@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# ./dev fix: repairs what ./dev check finds, where a machine can: format, trailing blanks, ends of files.
+# ./dev fix: repairs what ./dev check finds, where a machine can: format, trailing blanks, ends of files, and the pages
+# that are made from the code, and the dashboards.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -7,4 +8,6 @@ git -c safe.directory='*' ls-files -z --cached --others --exclude-standard -- '*
   while IFS= read -r -d '' file; do
     [[ ! -f $file ]] || printf '%s\0' "$file"
   done | xargs -0 --no-run-if-empty -n 16 -P "$(nproc)" clang-format-16 -i
+scripts/reference_pages.sh write
+tools/dashboards.py write
 /usr/bin/python3 tools/check_tidiness.py --fix || echo "The rest needs a person."
