@@ -285,7 +285,8 @@ def made_panel(number, panel, place):
     if is_stat:
         defaults["color"] = {"mode": "thresholds"}
         options = {"colorMode": "value", "graphMode": "area", "justifyMode": "auto", "orientation": "auto",
-                   "textMode": "auto", "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+                   "textMode": "auto", "wideLayout": True, "showPercentChange": False, "percentChangeColorMode": "standard",
+                   "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
     else:
         defaults["color"] = {"mode": "palette-classic"}
         defaults["custom"] = {"drawStyle": "line", "fillOpacity": 10, "lineWidth": 1, "showPoints": "never",
@@ -353,6 +354,7 @@ def dashboard(name):
         "links": [{"title": "postkeeper", "type": "dashboards", "tags": ["postkeeper"], "asDropdown": True,
                    "icon": "external link", "includeVars": True, "keepTime": True, "targetBlank": False, "tooltip": "",
                    "url": ""}],
+        "annotations": {"list": []},
         "templating": {"list": listed},
         "panels": laid_out(panels),
     }
