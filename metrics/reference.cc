@@ -82,7 +82,8 @@ constexpr std::string_view kBeforeTable =
     "over\n"
     "the instances: `sum by (queue) (postkeeper_queue_messages)`. Of ages take the largest.\n\n"
     "Past `--metrics-queues-max` queues, and as many topics, further ones are summed under the name `_other`.\n\n"
-    "Besides, `exposer_*` are of the server of this page itself, as the library prometheus-cpp counts its requests.\n\n";
+    "Besides, `exposer_*` are of the server of this page itself, as the library prometheus-cpp counts its "
+    "requests.\n\n";
 
 }  // namespace
 

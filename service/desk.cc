@@ -13,7 +13,8 @@ Desk::Desk(Environment& env, const CallGate::Options& gate_options, Metrics& all
       limits(request_limits),
       replica(std::move(replica_name)),
       gate(env, gate_options),
-      methods(metrics, {kMessageServiceName, kAdminServiceName, kClusterServiceName, kHealthServiceName, kScalerServiceName}),
+      methods(metrics,
+              {kMessageServiceName, kAdminServiceName, kClusterServiceName, kHealthServiceName, kScalerServiceName}),
       peers(std::make_unique<Peers>()) {}
 
 Desk::~Desk() = default;

@@ -338,7 +338,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::optional<Instant> extend_at_;  // when the leases of streams with keep_leases are extended next
   Signal follow_progress_;
 
-  // Copied for the scraper's thread by PublishGauges. It has no hold on the engine: the engine's destructor waits for it.
+  // Copied for the scraper's thread by PublishGauges. It must not hold the engine, whose destructor waits for it.
   struct SharedGauges {
     absl::Mutex mutex;
     QueueGauges gauges ABSL_GUARDED_BY(mutex);
