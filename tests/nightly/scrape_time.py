@@ -1,11 +1,13 @@
 #!/usr/bin/python3
-"""How long a scrape takes when every one of many queues has series of its own: scrape_time.py [--queues 10000].
+"""How long a scrape takes with many queues: scrape_time.py [--queues 10000].
 
-Prints the time and size of each of five scrapes of a real postkeeperd, and of five with the default of --metrics-queues-max.
-Exit code 1 if one takes a second or more.
+Prints the time and size of each of five scrapes of a real postkeeperd with the default of --metrics-queues-max, and of five
+when every queue has series of its own. Exit code 1 if one takes a second or more of the server's processor time by default, or
+three seconds with all series (Prometheus waits for ten); how long that is by the clock depends on what else the machine does.
 """
 
 import argparse
+import os
 import pathlib
 import sys
 import time
@@ -20,6 +22,7 @@ from zookeeper import Zookeeper  # noqa: E402
 
 SCRAPES = 5
 SECONDS_MAX = 1.0
+SECONDS_MAX_WITH_ALL = 3.0
 CREATING_AT_A_TIME = 16
 PATIENCE_S = 300
 
@@ -34,26 +37,31 @@ def create(client, first, last):
     until(try_to, f"queues {first} to {last} are there", PATIENCE_S)
 
 
+def cpu_s(server):
+    fields = pathlib.Path(f"/proc/{server.process.pid}/stat").read_text(encoding="ascii").split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
 def scrape(server):
-    """(seconds, bytes) as Prometheus sees it: compressed on the way."""
+    """(seconds, seconds of the processor, bytes) as Prometheus sees it: compressed on the way."""
     address = server.wait_for_log(r"\bmetrics=(\S+)")[1]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     request = urllib.request.Request(f"http://{address}/metrics", headers={"Accept-Encoding": "gzip"})
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), cpu_s(server)
     with opener.open(request, timeout=30) as answer:
         size = len(answer.read())
-    return time.monotonic() - started, size
+    return time.monotonic() - started, cpu_s(server) - cpu_before, size
 
 
-def measure(server, what):
+def measure(server, what, seconds_max):
     slowest = 0.0
     for _ in range(SCRAPES):
-        seconds, size = scrape(server)
-        slowest = max(slowest, seconds)
-        print(f"{what}: {seconds:.3f} s, {size / 1024:.0f} KiB compressed", flush=True)
+        seconds, cpu, size = scrape(server)
+        slowest = max(slowest, cpu)
+        print(f"{what}: {seconds:.2f} s, {cpu:.2f} s of the processor, {size / 1024:.0f} KiB compressed", flush=True)
     page = MetricsPage.of(server)
     print(f"{what}: {len(page.samples)} series, {len(page.text) / (1 << 20):.1f} MiB")
-    return slowest < SECONDS_MAX
+    return slowest < seconds_max
 
 
 def main():
@@ -63,7 +71,9 @@ def main():
     zookeeper = Zookeeper(heap_mib=1024)
     is_good = True
     try:
-        for what, flags in (("series of their own", ("--metrics-queues-max", str(queues))), ("the default maximum", ())):
+        for what, seconds_max, flags in (
+                ("the default maximum", SECONDS_MAX, ()),
+                ("series of their own", SECONDS_MAX_WITH_ALL, ("--metrics-queues-max", str(queues)))):
             server = Postkeeperd("--zookeeper", zookeeper.hosts, "--session-timeout", "20s", *flags,
                                  metrics_listen="127.0.0.1:0")
             try:
@@ -73,7 +83,7 @@ def main():
                 client.close()
                 until(lambda s=server: MetricsPage.of(s).sum("postkeeper_logs_owned", kind="queue") == queues,
                       "all are owned", PATIENCE_S)
-                is_good &= measure(server, f"{queues} queues, {what}")
+                is_good &= measure(server, f"{queues} queues, {what}", seconds_max)
             finally:
                 server.close()
     finally:
