@@ -247,7 +247,12 @@ TEST(PrometheusTest, AtMostSoManyQueuesAreLabelled) {
 TEST(PrometheusTest, ADeletedQueueLeavesNothingBehind) {
   const std::unique_ptr<PrometheusMetrics> metrics = Make();
   auto neighbour = metrics->ForQueue("neighbour", [] { return QueueGauges{}; });
-  const std::string before = metrics->Dump();
+  // Without the process, which takes time meanwhile.
+  const auto dump = [&] {
+    const std::string all = metrics->Dump();
+    return all.substr(0, all.find("# HELP process_"));
+  };
+  const std::string before = dump();
   auto topic = metrics->ForTopic("gone", [] { return TopicGauges{}; });
   auto one = metrics->ForQueue("gone", [] { return QueueGauges{.ready = 1}; });
   auto two = metrics->ForQueue("gone", [] { return QueueGauges{.ready = 2}; });
@@ -259,7 +264,7 @@ TEST(PrometheusTest, ADeletedQueueLeavesNothingBehind) {
   EXPECT_EQ(ValueOf(*metrics, "postkeeper_queue_acked_messages_total{queue=\"gone\"}"), "3");
   two.reset();
   topic.reset();
-  EXPECT_EQ(metrics->Dump(), before);
+  EXPECT_EQ(dump(), before);
 }
 
 // A name is a stranger's text: quotes and line breaks in it cannot forge a series.
