@@ -6,7 +6,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
-from client import Client, until  # noqa: E402
+from client import Client, message_pb2, until  # noqa: E402
 from metrics_page import MetricsPage, documented_metrics, promtool  # noqa: E402
 from postkeeperd import Postkeeperd  # noqa: E402
 from zookeeper import Zookeeper  # noqa: E402
@@ -67,6 +67,7 @@ class MetricsTest(unittest.TestCase):
         client.publish("t", "x")
         subscriber.messages(1)
         self.wait_for(server, 1, "postkeeper_topic_delivery_age_seconds_count", topic=topic)
+        self.wait_for(server, 0, "postkeeper_topic_subscribers_behind", topic=topic)
         page = MetricsPage.of(server)
         self.assertGreater(page.sum("postkeeper_zookeeper_watches"), 0)
         self.assertGreater(page.sum("postkeeper_zookeeper_watched_path_bytes"), page.sum("postkeeper_zookeeper_watches"))
@@ -78,6 +79,24 @@ class MetricsTest(unittest.TestCase):
         self.wait_for(server, 0, "postkeeper_queue_consumers_with_credit", queue=queue)
         self.wait_for(server, 0, "postkeeper_calls_in_progress", grpc_method="Consume")
         self.assertEqual(MetricsPage.of(server).sum("postkeeper_limit", limit="message_bytes"), 512 << 10)
+
+    # A subscriber whose client reads nothing is behind, until it reads.
+    def test_a_subscriber_that_does_not_read(self):
+        server, client = self.start_replica()
+        client.create_topic("t")
+        reader, topic = Client(server.address), "namespaces/default/topics/t"
+        self.addCleanup(reader.close)
+        call = reader.stub.Subscribe(message_pb2.SubscribeRequest(topic="t"))
+        self.addCleanup(call.cancel)
+        next(call)
+        # More than what the connection and its buffers hold.
+        for _ in range(40):
+            client.publish("t", b"x" * (500 << 10))
+        self.wait_for(server, 1, "postkeeper_topic_subscribers_behind", topic=topic)
+        read = 0
+        while read < 40:
+            read += len(next(call).messages)
+        self.wait_for(server, 0, "postkeeper_topic_subscribers_behind", topic=topic)
 
     # A call that waits in vain for a message is no consumer any more, with or without credit.
     def test_a_call_that_has_ended_is_no_consumer(self):
