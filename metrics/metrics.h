@@ -30,7 +30,8 @@ struct QueueGauges {
   std::int64_t leased = 0;
   std::int64_t bytes = 0;
   std::int64_t consumers = 0;
-  std::chrono::nanoseconds oldest_age{};  // 0 = no message
+  std::int64_t consumers_with_credit = 0;  // of them, those that would get the next message
+  std::chrono::nanoseconds oldest_age{};   // 0 = no message
 };
 
 // Counts for one queue. Thread-safe.
@@ -56,6 +57,7 @@ struct TopicGauges {
   std::int64_t messages = 0;
   std::int64_t bytes = 0;
   std::int64_t subscribers = 0;
+  std::int64_t subscribers_behind = 0;  // of them, those that have not taken all there is
 };
 
 // Counts for one topic. Thread-safe; lifetime as of QueueMetrics.
@@ -63,7 +65,8 @@ class TopicMetrics {
  public:
   virtual ~TopicMetrics() = default;
   virtual void Published(std::int64_t messages, std::int64_t bytes) = 0;
-  virtual void Delivered(std::int64_t messages) = 0;
+  // `age`: since the append of the newest of them.
+  virtual void Delivered(std::int64_t messages, std::chrono::nanoseconds age) = 0;
   virtual void Trimmed(std::int64_t messages) = 0;
   virtual void Deleted(std::int64_t messages) = 0;
 };
@@ -74,6 +77,33 @@ class LogMetrics {
   virtual ~LogMetrics() = default;
   // One batch is durable.
   virtual void BatchWritten(std::int64_t messages, std::int64_t bytes) = 0;
+};
+
+// The comings and goings of the logs that this replica works for. Thread-safe.
+class OwnershipMetrics {
+ public:
+  virtual ~OwnershipMetrics() = default;
+  // It works for one more log. `loading`: from becoming its owner to serving it. `ownerless`: from when this replica
+  // first saw that the log had no owner any more to serving it; nullopt = it never had one, or it was this process.
+  virtual void Taken(std::chrono::nanoseconds loading, std::optional<std::chrono::nanoseconds> ownerless) = 0;
+  virtual void Retaken() = 0;     // under a new session
+  virtual void HandedOver() = 0;  // in good order
+  virtual void Lost() = 0;
+};
+
+// How it ended that a call or stream was passed on to the replica that works for its log.
+enum class RelayResult {
+  kAnswered,  // with whatever the other replica had to say
+  kBroken,    // the connection broke: nobody knows what was carried out
+  kNoOwner,   // no replica was found in time that works for the log
+};
+
+// Thread-safe.
+class RelayMetrics {
+ public:
+  virtual ~RelayMetrics() = default;
+  virtual void CallRelayed(RelayResult result) = 0;
+  virtual void StreamRelayed(RelayResult result) = 0;
 };
 
 // One operation on ZooKeeper that ended, and how. Codes and operations are ZooKeeper's names in lower case: "multi",
@@ -89,6 +119,7 @@ class ZookeeperMetrics {
 struct ZookeeperGauges {
   bool is_connected = false;
   std::int64_t requests_in_flight = 0;
+  std::int64_t watches = 0;
   std::int64_t watched_path_bytes = 0;
 };
 
@@ -96,6 +127,17 @@ struct ZookeeperGauges {
 struct ClusterGauges {
   std::int64_t replicas = 0;              // registered, this one among them
   std::int64_t unreachable_replicas = 0;  // of them, from here
+};
+
+// What this replica holds now.
+struct ReplicaGauges {
+  std::int64_t queues = 0;  // that it knows of
+  std::int64_t topics = 0;
+  std::int64_t queues_owned = 0;  // of them, those that it works for
+  std::int64_t topics_owned = 0;
+  std::int64_t polling_logs = 0;  // those whose tail it looks at from time to time, for want of room for a watch
+  std::int64_t stored_bytes = 0;  // of the messages of those that it works for, about
+  std::int64_t corruptions = 0;   // damaged or missing batches that it has met so far
 };
 
 // One RPC of the API. Thread-safe; lives as long as its Metrics.
@@ -131,10 +173,13 @@ class Metrics {
   // The method's series exist, at 0, from this call on.
   virtual MethodMetrics& ForMethod(const MethodName& method) = 0;
   virtual LogMetrics& logs() = 0;
+  virtual OwnershipMetrics& ownership() = 0;
+  virtual RelayMetrics& relays() = 0;
   virtual ZookeeperMetrics& zookeeper() = 0;
-  // In these two, the callback is dropped by an empty one, and is not running any more when the call returns.
+  // In these three, the callback is dropped by an empty one, and is not running any more when the call returns.
   virtual void SetZookeeperGauges(std::function<ZookeeperGauges()> gauges) = 0;
   virtual void SetClusterGauges(std::function<ClusterGauges()> gauges) = 0;
+  virtual void SetReplicaGauges(std::function<ReplicaGauges()> gauges) = 0;
 };
 
 // Counts nothing; for tests, and for a server that is asked to have no metrics.

@@ -18,12 +18,17 @@ class NullQueueMetrics : public QueueMetrics {
 class NullTopicMetrics : public TopicMetrics {
  public:
   void Published(std::int64_t, std::int64_t) override {}
-  void Delivered(std::int64_t) override {}
+  void Delivered(std::int64_t, std::chrono::nanoseconds) override {}
   void Trimmed(std::int64_t) override {}
   void Deleted(std::int64_t) override {}
 };
 
-class NullMetrics : public Metrics, private MethodMetrics, private LogMetrics, private ZookeeperMetrics {
+class NullMetrics : public Metrics,
+                    private MethodMetrics,
+                    private LogMetrics,
+                    private OwnershipMetrics,
+                    private RelayMetrics,
+                    private ZookeeperMetrics {
  public:
   std::unique_ptr<QueueMetrics> ForQueue(std::string_view, std::function<QueueGauges()>) override {
     return std::make_unique<NullQueueMetrics>();
@@ -33,9 +38,12 @@ class NullMetrics : public Metrics, private MethodMetrics, private LogMetrics, p
   }
   MethodMetrics& ForMethod(const MethodName&) override { return *this; }
   LogMetrics& logs() override { return *this; }
+  OwnershipMetrics& ownership() override { return *this; }
+  RelayMetrics& relays() override { return *this; }
   ZookeeperMetrics& zookeeper() override { return *this; }
   void SetZookeeperGauges(std::function<ZookeeperGauges()>) override {}
   void SetClusterGauges(std::function<ClusterGauges()>) override {}
+  void SetReplicaGauges(std::function<ReplicaGauges()>) override {}
 
  private:
   void Started() override {}
@@ -43,6 +51,12 @@ class NullMetrics : public Metrics, private MethodMetrics, private LogMetrics, p
   void MessageReceived() override {}
   void MessageSent() override {}
   void BatchWritten(std::int64_t, std::int64_t) override {}
+  void Taken(std::chrono::nanoseconds, std::optional<std::chrono::nanoseconds>) override {}
+  void Retaken() override {}
+  void HandedOver() override {}
+  void Lost() override {}
+  void CallRelayed(RelayResult) override {}
+  void StreamRelayed(RelayResult) override {}
   void Requested(std::string_view, std::string_view, std::chrono::nanoseconds) override {}
   void SessionExpired() override {}
 };

@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "metrics/listen_address.h"
+#include "metrics/prometheus_process.h"
 #include "metrics/prometheus_series.h"
 
 namespace postkeeper {
@@ -32,6 +33,7 @@ using Buckets = Histogram::BucketBoundaries;
 double Seconds(std::chrono::nanoseconds time) { return std::chrono::duration<double>(time).count(); }
 
 Buckets CallSeconds() { return {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 30, 60}; }
+Buckets TakeOverSeconds() { return {0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 30, 60, 300}; }
 Buckets BatchMessages() { return {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4096}; }
 Buckets BatchBytes() { return {256, 1024, 4096, 16384, 65536, 131072, 262144, 524288, 1048576}; }
 
@@ -64,6 +66,8 @@ constexpr GaugeColumn<QueueGauges> kQueueColumns[] = {
      [](const QueueGauges& g) { return static_cast<double>(g.bytes); }},
     {"postkeeper_queue_consumers", "Consume streams open and Dequeue calls waiting.", nullptr, nullptr,
      [](const QueueGauges& g) { return static_cast<double>(g.consumers); }},
+    {"postkeeper_queue_consumers_with_credit", "Of the consumers, those that would get the next message.", nullptr,
+     nullptr, [](const QueueGauges& g) { return static_cast<double>(g.consumers_with_credit); }},
     {"postkeeper_queue_oldest_age_seconds", "Age of the oldest message that is not settled; 0 = there is none.",
      nullptr, nullptr, [](const QueueGauges& g) { return Seconds(g.oldest_age); }},
 };
@@ -75,6 +79,44 @@ constexpr GaugeColumn<TopicGauges> kTopicColumns[] = {
      [](const TopicGauges& g) { return static_cast<double>(g.bytes); }},
     {"postkeeper_topic_subscribers", "Subscribe streams open.", nullptr, nullptr,
      [](const TopicGauges& g) { return static_cast<double>(g.subscribers); }},
+    {"postkeeper_topic_subscribers_behind", "Of the subscribers, those that have not taken all there is.", nullptr,
+     nullptr, [](const TopicGauges& g) { return static_cast<double>(g.subscribers_behind); }},
+};
+
+// Of one thing that has no labels but, perhaps, one.
+constexpr GaugeColumn<ZookeeperGauges> kZookeeperColumns[] = {
+    {"postkeeper_zookeeper_connected", "1 = there is a session with ZooKeeper and a connection for it, else 0.",
+     nullptr, nullptr, [](const ZookeeperGauges& g) { return g.is_connected ? 1.0 : 0.0; }},
+    {"postkeeper_zookeeper_requests_in_flight", "Requests sent and not yet answered.", nullptr, nullptr,
+     [](const ZookeeperGauges& g) { return static_cast<double>(g.requests_in_flight); }},
+    {"postkeeper_zookeeper_watches", "Watches set that have not fired.", nullptr, nullptr,
+     [](const ZookeeperGauges& g) { return static_cast<double>(g.watches); }},
+    {"postkeeper_zookeeper_watched_path_bytes", "Bytes of the paths of all watches.", nullptr, nullptr,
+     [](const ZookeeperGauges& g) { return static_cast<double>(g.watched_path_bytes); }},
+};
+
+constexpr GaugeColumn<ClusterGauges> kClusterColumns[] = {
+    {"postkeeper_replicas", "Replicas registered, this one among them, as last seen by this one.", nullptr, nullptr,
+     [](const ClusterGauges& g) { return static_cast<double>(g.replicas); }},
+    {"postkeeper_unreachable_replicas", "Replicas registered that this one has no connection to.", nullptr, nullptr,
+     [](const ClusterGauges& g) { return static_cast<double>(g.unreachable_replicas); }},
+};
+
+constexpr GaugeColumn<ReplicaGauges> kReplicaColumns[] = {
+    {"postkeeper_logs", "Queues and topics that this replica knows of.", "kind", "queue",
+     [](const ReplicaGauges& g) { return static_cast<double>(g.queues); }},
+    {"postkeeper_logs", "Queues and topics that this replica knows of.", "kind", "topic",
+     [](const ReplicaGauges& g) { return static_cast<double>(g.topics); }},
+    {"postkeeper_logs_owned", "Queues and topics that this replica works for.", "kind", "queue",
+     [](const ReplicaGauges& g) { return static_cast<double>(g.queues_owned); }},
+    {"postkeeper_logs_owned", "Queues and topics that this replica works for.", "kind", "topic",
+     [](const ReplicaGauges& g) { return static_cast<double>(g.topics_owned); }},
+    {"postkeeper_logs_polling", "Logs looked at from time to time, since there is no room for a watch.", nullptr,
+     nullptr, [](const ReplicaGauges& g) { return static_cast<double>(g.polling_logs); }},
+    {"postkeeper_stored_bytes", "Bytes of the messages that this replica works for, about.", nullptr, nullptr,
+     [](const ReplicaGauges& g) { return static_cast<double>(g.stored_bytes); }},
+    {"postkeeper_corruptions_total", "Damaged or missing batches met.", nullptr, nullptr,
+     [](const ReplicaGauges& g) { return static_cast<double>(g.corruptions); }},
 };
 
 class PrometheusQueueMetrics : public QueueMetrics {
@@ -117,7 +159,10 @@ class PrometheusTopicMetrics : public TopicMetrics {
     series_.published_messages.Increment(static_cast<double>(messages));
     series_.published_bytes.Increment(static_cast<double>(bytes));
   }
-  void Delivered(std::int64_t messages) override { series_.delivered.Increment(static_cast<double>(messages)); }
+  void Delivered(std::int64_t messages, std::chrono::nanoseconds age) override {
+    series_.delivered.Increment(static_cast<double>(messages));
+    series_.delivery_age.Observe(Seconds(age));
+  }
   void Trimmed(std::int64_t messages) override { series_.trimmed.Increment(static_cast<double>(messages)); }
   void Deleted(std::int64_t messages) override { series_.deleted.Increment(static_cast<double>(messages)); }
 
@@ -141,6 +186,62 @@ class PrometheusLogMetrics : public LogMetrics {
  private:
   Histogram& messages_;
   Histogram& bytes_;
+};
+
+class PrometheusOwnershipMetrics : public OwnershipMetrics {
+ public:
+  explicit PrometheusOwnershipMetrics(prometheus::Registry& r)
+      : loading_(Distribution(r, "postkeeper_log_loading_seconds", "From becoming the owner of a log to serving it.")
+                     .Add({}, TakeOverSeconds())),
+        ownerless_(Distribution(r, "postkeeper_log_ownerless_seconds",
+                                "From when this replica saw that a log had lost its owner to serving it.")
+                       .Add({}, TakeOverSeconds())) {
+    CounterFamily& changes = Count(r, "postkeeper_log_ownership_changes_total",
+                                   "Logs that this replica has taken, taken again, handed over, or lost.");
+    taken_ = &changes.Add({{"change", "taken"}});
+    retaken_ = &changes.Add({{"change", "retaken"}});
+    handed_over_ = &changes.Add({{"change", "handed_over"}});
+    lost_ = &changes.Add({{"change", "lost"}});
+  }
+
+  void Taken(std::chrono::nanoseconds loading, std::optional<std::chrono::nanoseconds> ownerless) override {
+    taken_->Increment();
+    loading_.Observe(Seconds(loading));
+    if (ownerless) ownerless_.Observe(Seconds(*ownerless));
+  }
+  void Retaken() override { retaken_->Increment(); }
+  void HandedOver() override { handed_over_->Increment(); }
+  void Lost() override { lost_->Increment(); }
+
+ private:
+  Histogram& loading_;
+  Histogram& ownerless_;
+  Counter* taken_;
+  Counter* retaken_;
+  Counter* handed_over_;
+  Counter* lost_;
+};
+
+class PrometheusRelayMetrics : public RelayMetrics {
+ public:
+  explicit PrometheusRelayMetrics(prometheus::Registry& r)
+      : calls_(Results(Count(r, "postkeeper_relayed_calls_total",
+                             "Calls passed on to the replica that works for their log, by result."))),
+        streams_(Results(Count(r, "postkeeper_relayed_streams_total",
+                               "Streams passed on to the replica that works for their log, by how they ended."))) {}
+
+  void CallRelayed(RelayResult result) override { calls_[static_cast<std::size_t>(result)]->Increment(); }
+  void StreamRelayed(RelayResult result) override { streams_[static_cast<std::size_t>(result)]->Increment(); }
+
+ private:
+  using ByResult = std::array<Counter*, 3>;
+  static ByResult Results(CounterFamily& family) {
+    return {&family.Add({{"result", "answered"}}), &family.Add({{"result", "broken"}}),
+            &family.Add({{"result", "no_owner"}})};
+  }
+
+  const ByResult calls_;
+  const ByResult streams_;
 };
 
 class PrometheusZookeeperMetrics : public ZookeeperMetrics {
@@ -192,6 +293,8 @@ class PrometheusZookeeperMetrics : public ZookeeperMetrics {
   std::size_t series_count_ = 0;
 };
 
+using GaugeFamily = prometheus::Family<prometheus::Gauge>;
+
 struct MethodFamilies {
   explicit MethodFamilies(prometheus::Registry& r)
       : started(Count(r, "grpc_server_started_total", "Total number of RPCs started on the server.")),
@@ -199,14 +302,19 @@ struct MethodFamilies {
                       "Total number of RPCs completed on the server, regardless of success or failure.")),
         received(Count(r, "grpc_server_msg_received_total", "Total number of RPC messages received on the server.")),
         sent(Count(r, "grpc_server_msg_sent_total", "Total number of RPC messages sent by the server.")),
-        seconds(Distribution(r, "grpc_server_handling_seconds",
-                             "Time from the start of an RPC to its end on the server.")) {}
+        seconds(
+            Distribution(r, "grpc_server_handling_seconds", "Time from the start of an RPC to its end on the server.")),
+        in_progress(prometheus::BuildGauge()
+                        .Name("postkeeper_calls_in_progress")
+                        .Help("Calls that are being served and streams that are open.")
+                        .Register(r)) {}
 
   CounterFamily& started;
   CounterFamily& handled;
   CounterFamily& received;
   CounterFamily& sent;
   HistogramFamily& seconds;
+  GaugeFamily& in_progress;
 };
 
 class PrometheusMethodMetrics : public MethodMetrics {
@@ -218,6 +326,7 @@ class PrometheusMethodMetrics : public MethodMetrics {
     received_ = &families.received.Add(labels);
     sent_ = &families.sent.Add(labels);
     seconds_ = &families.seconds.Add(labels, CallSeconds());
+    in_progress_ = &families.in_progress.Add(labels);
     for (std::size_t code = 0; code < kGrpcCodes.size(); ++code) {
       Labels with_code = labels;
       with_code["grpc_code"] = kGrpcCodes[code];
@@ -225,11 +334,15 @@ class PrometheusMethodMetrics : public MethodMetrics {
     }
   }
 
-  void Started() override { started_->Increment(); }
+  void Started() override {
+    started_->Increment();
+    in_progress_->Increment();
+  }
   void Handled(int grpc_code, std::chrono::nanoseconds time) override {
     const bool is_known = grpc_code >= 0 && static_cast<std::size_t>(grpc_code) < kGrpcCodes.size();
     handled_[is_known ? static_cast<std::size_t>(grpc_code) : kGrpcUnknown]->Increment();
     seconds_->Observe(Seconds(time));
+    in_progress_->Decrement();
   }
   void MessageReceived() override { received_->Increment(); }
   void MessageSent() override { sent_->Increment(); }
@@ -239,6 +352,7 @@ class PrometheusMethodMetrics : public MethodMetrics {
   Counter* received_;
   Counter* sent_;
   Histogram* seconds_;
+  prometheus::Gauge* in_progress_;
   std::array<Counter*, kGrpcCodes.size()> handled_;
 };
 
@@ -260,6 +374,25 @@ void CollectRoom(const Room<Families>& room, const Columns& columns, std::vector
   std::erase_if(families, [](const prometheus::MetricFamily& family) { return family.metric.empty(); });
 }
 
+// The same for one thing.
+template <typename Gauges, typename Columns>
+void CollectOne(const std::function<Gauges()>& read, const Columns& columns,
+                std::vector<prometheus::MetricFamily>& families) {
+  if (!read) return;
+  const Gauges gauges = read();
+  for (const auto& column : columns) {
+    const bool is_counter = std::string_view(column.name).ends_with("_total");
+    if (families.empty() || families.back().name != column.name) {
+      families.push_back(
+          {column.name, column.help, is_counter ? prometheus::MetricType::Counter : prometheus::MetricType::Gauge, {}});
+    }
+    prometheus::ClientMetric metric;
+    if (column.label != nullptr) metric.label.push_back({column.label, column.label_value});
+    (is_counter ? metric.counter.value : metric.gauge.value) = column.read(gauges);
+    families.back().metric.push_back(std::move(metric));
+  }
+}
+
 class Impl : public PrometheusMetrics, private prometheus::Collectable {
  public:
   explicit Impl(const PrometheusOptions& options)
@@ -267,6 +400,8 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
         queues_(*registry_, options.queues_max),
         topics_(*registry_, options.queues_max),
         logs_(*registry_),
+        ownership_(*registry_),
+        relays_(*registry_),
         zookeeper_(*registry_),
         methods_(*registry_) {
     prometheus::BuildGauge()
@@ -275,6 +410,11 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
         .Register(*registry_)
         .Add({{"version", options.version}, {"store_format", absl::StrCat(options.store_format)}})
         .Set(1);
+    GaugeFamily& limits = prometheus::BuildGauge()
+                              .Name("postkeeper_limit")
+                              .Help("What this replica allows at most; GetServerInfo tells the same.")
+                              .Register(*registry_);
+    for (const auto& [limit, value] : options.limits) limits.Add({{"limit", limit}}).Set(static_cast<double>(value));
   }
   ~Impl() override { exposer_.reset(); }
 
@@ -291,6 +431,8 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
     return *known;
   }
   LogMetrics& logs() override { return logs_; }
+  OwnershipMetrics& ownership() override { return ownership_; }
+  RelayMetrics& relays() override { return relays_; }
   ZookeeperMetrics& zookeeper() override { return zookeeper_; }
   void SetZookeeperGauges(std::function<ZookeeperGauges()> gauges) override {
     const std::lock_guard lock(mutex_);
@@ -299,6 +441,10 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
   void SetClusterGauges(std::function<ClusterGauges()> gauges) override {
     const std::lock_guard lock(mutex_);
     cluster_gauges_ = std::move(gauges);
+  }
+  void SetReplicaGauges(std::function<ReplicaGauges()> gauges) override {
+    const std::lock_guard lock(mutex_);
+    replica_gauges_ = std::move(gauges);
   }
 
   absl::Status Listen(std::string_view address) override;
@@ -317,39 +463,12 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
     std::erase_if(families, [](const prometheus::MetricFamily& family) { return family.metric.empty(); });
     CollectRoom(queues_, kQueueColumns, families);
     CollectRoom(topics_, kTopicColumns, families);
-    CollectZookeeper(families);
-    CollectCluster(families);
+    const std::lock_guard lock(mutex_);
+    CollectOne(zookeeper_gauges_, kZookeeperColumns, families);
+    CollectOne(cluster_gauges_, kClusterColumns, families);
+    CollectOne(replica_gauges_, kReplicaColumns, families);
+    CollectProcess(families);
     return families;
-  }
-
-  static void AddGauge(const char* name, const char* help, double value,
-                       std::vector<prometheus::MetricFamily>& families) {
-    prometheus::ClientMetric metric;
-    metric.gauge.value = value;
-    families.push_back({name, help, prometheus::MetricType::Gauge, {std::move(metric)}});
-  }
-
-  void CollectZookeeper(std::vector<prometheus::MetricFamily>& families) const {
-    const std::lock_guard lock(mutex_);
-    if (!zookeeper_gauges_) return;
-    const ZookeeperGauges gauges = zookeeper_gauges_();
-    const auto add = [&](const char* name, const char* help, double value) { AddGauge(name, help, value, families); };
-    add("postkeeper_zookeeper_connected", "1 = there is a session with ZooKeeper and a connection for it, else 0.",
-        gauges.is_connected ? 1 : 0);
-    add("postkeeper_zookeeper_requests_in_flight", "Requests sent and not yet answered.",
-        static_cast<double>(gauges.requests_in_flight));
-    add("postkeeper_zookeeper_watched_path_bytes", "Bytes of the paths of all watches.",
-        static_cast<double>(gauges.watched_path_bytes));
-  }
-
-  void CollectCluster(std::vector<prometheus::MetricFamily>& families) const {
-    const std::lock_guard lock(mutex_);
-    if (!cluster_gauges_) return;
-    const ClusterGauges gauges = cluster_gauges_();
-    AddGauge("postkeeper_replicas", "Replicas registered, this one among them, as last seen by this one.",
-             static_cast<double>(gauges.replicas), families);
-    AddGauge("postkeeper_unreachable_replicas", "Replicas registered that this one has no connection to.",
-             static_cast<double>(gauges.unreachable_replicas), families);
   }
 
   // Constant after construction.
@@ -357,6 +476,8 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
   Room<QueueFamilies> queues_;
   Room<TopicFamilies> topics_;
   PrometheusLogMetrics logs_;
+  PrometheusOwnershipMetrics ownership_;
+  PrometheusRelayMetrics relays_;
   PrometheusZookeeperMetrics zookeeper_;
   MethodFamilies methods_;
 
@@ -365,6 +486,7 @@ class Impl : public PrometheusMetrics, private prometheus::Collectable {
   std::map<std::pair<std::string, std::string>, std::unique_ptr<PrometheusMethodMetrics>> method_metrics_;
   std::function<ZookeeperGauges()> zookeeper_gauges_;
   std::function<ClusterGauges()> cluster_gauges_;
+  std::function<ReplicaGauges()> replica_gauges_;
 
   // Set by Listen.
   std::shared_ptr<prometheus::Collectable> collectable_;

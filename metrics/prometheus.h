@@ -2,6 +2,8 @@
 #ifndef POSTKEEPER_METRICS_PROMETHEUS_H_
 #define POSTKEEPER_METRICS_PROMETHEUS_H_
 
+#include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -18,6 +20,8 @@ struct PrometheusOptions {
   // Labels of postkeeper_build_info.
   std::string version;
   int store_format = 0;
+  // The values of postkeeper_limit, by name.
+  std::map<std::string, std::int64_t> limits = {};
 };
 
 // Counts in memory from its creation on; Listen makes it visible. Names begin with postkeeper_ (grpc_server_ for the

@@ -42,6 +42,7 @@ TopicSeries::TopicSeries(TopicFamilies& f, const std::string& name)
     : published_messages(f.published_messages.Add({{"topic", name}})),
       published_bytes(f.published_bytes.Add({{"topic", name}})),
       delivered(f.delivered.Add({{"topic", name}})),
+      delivery_age(f.delivery_age.Add({{"topic", name}}, QueueSeconds())),
       trimmed(f.trimmed.Add({{"topic", name}})),
       deleted(f.deleted.Add({{"topic", name}})) {}
 
@@ -49,6 +50,7 @@ void TopicSeries::Remove(TopicFamilies& f) {
   f.published_messages.Remove(&published_messages);
   f.published_bytes.Remove(&published_bytes);
   f.delivered.Remove(&delivered);
+  f.delivery_age.Remove(&delivery_age);
   f.trimmed.Remove(&trimmed);
   f.deleted.Remove(&deleted);
 }
@@ -59,6 +61,7 @@ void Add(QueueGauges& sum, const QueueGauges& more) {
   sum.leased += more.leased;
   sum.bytes += more.bytes;
   sum.consumers += more.consumers;
+  sum.consumers_with_credit += more.consumers_with_credit;
   sum.oldest_age = std::max(sum.oldest_age, more.oldest_age);
 }
 
@@ -66,6 +69,7 @@ void Add(TopicGauges& sum, const TopicGauges& more) {
   sum.messages += more.messages;
   sum.bytes += more.bytes;
   sum.subscribers += more.subscribers;
+  sum.subscribers_behind += more.subscribers_behind;
 }
 
 }  // namespace postkeeper

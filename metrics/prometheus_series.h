@@ -92,6 +92,7 @@ struct TopicSeries {
   prometheus::Counter& published_messages;
   prometheus::Counter& published_bytes;
   prometheus::Counter& delivered;
+  prometheus::Histogram& delivery_age;
   prometheus::Counter& trimmed;
   prometheus::Counter& deleted;
 };
@@ -106,12 +107,15 @@ struct TopicFamilies {
         published_bytes(Count(r, "postkeeper_topic_published_bytes_total", "Bytes of messages written durably.")),
         delivered(
             Count(r, "postkeeper_topic_delivered_messages_total", "Messages sent to subscribers, once for each.")),
+        delivery_age(Distribution(r, "postkeeper_topic_delivery_age_seconds",
+                                  "Age of the newest message of each response that goes to a subscriber.")),
         trimmed(Count(r, "postkeeper_topic_trimmed_messages_total", "Messages forgotten by the retention policy.")),
         deleted(Count(r, "postkeeper_topic_deleted_messages_total", "Messages that went with their topic.")) {}
 
   prometheus::Family<prometheus::Counter>& published_messages;
   prometheus::Family<prometheus::Counter>& published_bytes;
   prometheus::Family<prometheus::Counter>& delivered;
+  prometheus::Family<prometheus::Histogram>& delivery_age;
   prometheus::Family<prometheus::Counter>& trimmed;
   prometheus::Family<prometheus::Counter>& deleted;
 };

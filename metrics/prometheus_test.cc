@@ -8,12 +8,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <ctime>
 #include <string>
 #include <thread>
 #include <vector>
+
+#include "metrics/reference.h"
 
 namespace postkeeper {
 namespace {
@@ -24,7 +28,8 @@ using testing::HasSubstr;
 using testing::Not;
 
 std::unique_ptr<PrometheusMetrics> Make(int queues_max = 1000) {
-  return PrometheusMetrics::Make({.queues_max = queues_max, .version = "1.2.3", .store_format = 1});
+  return PrometheusMetrics::Make(
+      {.queues_max = queues_max, .version = "1.2.3", .store_format = 1, .limits = {{"calls", 100}}});
 }
 
 // The value of a series, given as its whole left side; "none" if there is no such series.
@@ -68,51 +73,10 @@ std::string Scrape(int port) {
   return answer;
 }
 
-// Uses every call of the interface once, so that every series is there.
-struct Everything {
-  explicit Everything(PrometheusMetrics& metrics)
-      : queue(metrics.ForQueue(
-            "namespaces/default/queues/q",
-            [] {
-              return QueueGauges{
-                  .ready = 1, .delayed = 2, .leased = 3, .bytes = 4, .consumers = 5, .oldest_age = milliseconds(1500)};
-            })),
-        topic(metrics.ForTopic("namespaces/default/topics/t",
-                               [] { return TopicGauges{.messages = 6, .bytes = 7, .subscribers = 8}; })) {
-    queue->Enqueued(10, 1000);
-    queue->Delivered(5, 2);
-    queue->Acked(3);
-    queue->Nacked(NackedAs::kRetry, 1);
-    queue->Nacked(NackedAs::kRelease, 2);
-    queue->Lapsed(4);
-    queue->Purged(5);
-    queue->Deleted(6);
-    queue->TimeInQueue(seconds(1));
-    topic->Published(11, 1100);
-    topic->Delivered(22);
-    topic->Trimmed(3);
-    topic->Deleted(4);
-    metrics.logs().BatchWritten(100, 5000);
-    metrics.zookeeper().Requested("multi", "ok", milliseconds(2));
-    metrics.zookeeper().Requested("multi", "connection_loss", milliseconds(3));
-    metrics.zookeeper().SessionExpired();
-    metrics.SetZookeeperGauges(
-        [] { return ZookeeperGauges{.is_connected = true, .requests_in_flight = 9, .watched_path_bytes = 10}; });
-    metrics.SetClusterGauges([] { return ClusterGauges{.replicas = 3, .unreachable_replicas = 1}; });
-    MethodMetrics& method = metrics.ForMethod({"unary", "postkeeper.v1.MessageService", "Enqueue"});
-    method.Started();
-    method.MessageReceived();
-    method.MessageSent();
-    method.Handled(14, milliseconds(7));
-  }
-  std::unique_ptr<QueueMetrics> queue;
-  std::unique_ptr<TopicMetrics> topic;
-};
-
 // What is counted arrives under the name and labels that dashboards rely on.
 TEST(PrometheusTest, WhatIsCountedIsSeen) {
   const std::unique_ptr<PrometheusMetrics> metrics = Make();
-  const Everything everything(*metrics);
+  const UseOfEverything everything(*metrics);
   const std::string dump = metrics->Dump();
   const std::string queue = "{queue=\"namespaces/default/queues/q\"}";
   const std::string topic = "{topic=\"namespaces/default/topics/t\"}";
@@ -127,6 +91,7 @@ TEST(PrometheusTest, WhatIsCountedIsSeen) {
   EXPECT_EQ(ValueOf(dump, "postkeeper_queue_time_seconds_sum" + queue), "1");
   EXPECT_EQ(ValueOf(dump, "postkeeper_queue_bytes" + queue), "4");
   EXPECT_EQ(ValueOf(dump, "postkeeper_queue_consumers" + queue), "5");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_queue_consumers_with_credit" + queue), "6");
   EXPECT_EQ(ValueOf(dump, "postkeeper_queue_oldest_age_seconds" + queue), "1.5");
   const std::string name = "{queue=\"namespaces/default/queues/q\",";
   EXPECT_EQ(ValueOf(dump, "postkeeper_queue_messages" + name + "state=\"ready\"}"), "1");
@@ -142,6 +107,8 @@ TEST(PrometheusTest, WhatIsCountedIsSeen) {
   EXPECT_EQ(ValueOf(dump, "postkeeper_topic_messages" + topic), "6");
   EXPECT_EQ(ValueOf(dump, "postkeeper_topic_bytes" + topic), "7");
   EXPECT_EQ(ValueOf(dump, "postkeeper_topic_subscribers" + topic), "8");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_topic_subscribers_behind" + topic), "9");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_topic_delivery_age_seconds_sum" + topic), "0.04");
   EXPECT_EQ(ValueOf(dump, "postkeeper_batch_messages_sum"), "100");
   EXPECT_EQ(ValueOf(dump, "postkeeper_batch_bytes_sum"), "5000");
   EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_requests_total{code=\"ok\",operation=\"multi\"}"), "1");
@@ -151,9 +118,79 @@ TEST(PrometheusTest, WhatIsCountedIsSeen) {
   EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_connected"), "1");
   EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_requests_in_flight"), "9");
   EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_watched_path_bytes"), "10");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_zookeeper_watches"), "11");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_ownership_changes_total{change=\"taken\"}"), "2");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_ownership_changes_total{change=\"retaken\"}"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_ownership_changes_total{change=\"handed_over\"}"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_ownership_changes_total{change=\"lost\"}"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_loading_seconds_count"), "2");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_ownerless_seconds_count"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_log_ownerless_seconds_sum"), "0.03");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_relayed_calls_total{result=\"answered\"}"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_relayed_calls_total{result=\"broken\"}"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_relayed_calls_total{result=\"no_owner\"}"), "0");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_relayed_streams_total{result=\"no_owner\"}"), "1");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_logs{kind=\"queue\"}"), "12");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_logs{kind=\"topic\"}"), "13");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_logs_owned{kind=\"queue\"}"), "14");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_logs_owned{kind=\"topic\"}"), "15");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_logs_polling"), "16");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_stored_bytes"), "17");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_corruptions_total"), "18");
+  EXPECT_EQ(ValueOf(dump, "postkeeper_limit{limit=\"calls\"}"), "100");
+  EXPECT_EQ(ValueOf(dump,
+                    "postkeeper_calls_in_progress{grpc_method=\"Enqueue\","
+                    "grpc_service=\"postkeeper.v1.MessageService\",grpc_type=\"unary\"}"),
+            "1");
   EXPECT_EQ(ValueOf(dump, "postkeeper_replicas"), "3");
   EXPECT_EQ(ValueOf(dump, "postkeeper_unreachable_replicas"), "1");
   EXPECT_EQ(ValueOf(dump, "postkeeper_build_info{store_format=\"1\",version=\"1.2.3\"}"), "1");
+}
+
+// What the process takes is there under the names that every dashboard knows.
+TEST(PrometheusTest, TheProcessIsSeen) {
+  const std::unique_ptr<PrometheusMetrics> metrics = Make();
+  const std::string dump = metrics->Dump();
+  const auto value = [&](const std::string& name) { return std::strtod(ValueOf(dump, name).c_str(), nullptr); };
+  EXPECT_GE(value("process_cpu_seconds_total"), 0);
+  EXPECT_GT(value("process_resident_memory_bytes"), 1 << 20);
+  EXPECT_GT(value("process_virtual_memory_bytes"), value("process_resident_memory_bytes"));
+  EXPECT_GE(value("process_open_fds"), 3);
+  EXPECT_GE(value("process_max_fds"), value("process_open_fds"));
+  const auto now = static_cast<double>(std::time(nullptr));
+  EXPECT_NEAR(value("process_start_time_seconds"), now, 3600);
+  std::FILE* file = std::fopen("/dev/null", "r");
+  EXPECT_EQ(ValueOf(*metrics, "process_open_fds"), std::to_string(static_cast<int>(value("process_open_fds")) + 1));
+  std::fclose(file);
+}
+
+// The page of all metrics has a row for each, with its type and labels, and none for what a histogram is made of.
+TEST(PrometheusTest, ThePageNamesEverything) {
+  const std::string page = MetricsMarkdown();
+  EXPECT_THAT(page,
+              HasSubstr("| `postkeeper_queue_messages` | gauge | queue, state | Messages in the queue, by state. |"));
+  EXPECT_THAT(page, HasSubstr("| `postkeeper_queue_time_seconds` | histogram | queue | From the append"));
+  EXPECT_THAT(page, HasSubstr("| `postkeeper_zookeeper_connected` | gauge |  | 1 = there is"));
+  EXPECT_THAT(page, HasSubstr("| `process_cpu_seconds_total` | counter |  | "));
+  EXPECT_THAT(page, Not(HasSubstr("_bucket`")));
+  EXPECT_THAT(page, Not(HasSubstr("|  |  |")));
+}
+
+// However many queues there are, the page does not grow past its maximum; tests/nightly/scrape_time.py takes the time.
+TEST(PrometheusTest, ThePageIsBounded) {
+  const std::unique_ptr<PrometheusMetrics> metrics = Make(10);
+  std::vector<std::unique_ptr<QueueMetrics>> queues;
+  const auto add = [&](int count) {
+    for (int i = 0; i < count; ++i) {
+      const std::string name = "namespaces/default/queues/queue-" + std::to_string(queues.size());
+      queues.push_back(metrics->ForQueue(name, [] { return QueueGauges{.ready = 1}; }));
+    }
+    const std::string dump = metrics->Dump();
+    return std::count(dump.begin(), dump.end(), '\n');
+  };
+  const auto lines = add(11);
+  EXPECT_EQ(add(10'000), lines);
+  EXPECT_EQ(ValueOf(*metrics, "postkeeper_queue_messages{queue=\"_other\",state=\"ready\"}"), "10001");
 }
 
 // The gRPC ecosystem's metrics: all of a method's series, every code among them, exist from the start, at 0.
@@ -210,7 +247,12 @@ TEST(PrometheusTest, AtMostSoManyQueuesAreLabelled) {
 TEST(PrometheusTest, ADeletedQueueLeavesNothingBehind) {
   const std::unique_ptr<PrometheusMetrics> metrics = Make();
   auto neighbour = metrics->ForQueue("neighbour", [] { return QueueGauges{}; });
-  const std::string before = metrics->Dump();
+  // Without the process, which takes time meanwhile.
+  const auto dump = [&] {
+    const std::string all = metrics->Dump();
+    return all.substr(0, all.find("# HELP process_"));
+  };
+  const std::string before = dump();
   auto topic = metrics->ForTopic("gone", [] { return TopicGauges{}; });
   auto one = metrics->ForQueue("gone", [] { return QueueGauges{.ready = 1}; });
   auto two = metrics->ForQueue("gone", [] { return QueueGauges{.ready = 2}; });
@@ -222,7 +264,7 @@ TEST(PrometheusTest, ADeletedQueueLeavesNothingBehind) {
   EXPECT_EQ(ValueOf(*metrics, "postkeeper_queue_acked_messages_total{queue=\"gone\"}"), "3");
   two.reset();
   topic.reset();
-  EXPECT_EQ(metrics->Dump(), before);
+  EXPECT_EQ(dump(), before);
 }
 
 // A name is a stranger's text: quotes and line breaks in it cannot forge a series.
@@ -257,7 +299,7 @@ TEST(PrometheusTest, IsThreadSafe) {
 TEST(PrometheusTest, ServesOverHttp) {
   std::unique_ptr<PrometheusMetrics> metrics = Make();
   EXPECT_EQ(metrics->port(), 0);
-  const Everything everything(*metrics);
+  const UseOfEverything everything(*metrics);
   ASSERT_TRUE(metrics->Listen("127.0.0.1:0").ok());
   ASSERT_NE(metrics->port(), 0);
   const std::string answer = Scrape(metrics->port());
@@ -280,7 +322,7 @@ TEST(PrometheusTest, APortThatIsTaken) {
 // Prometheus's own linter has nothing to say about names, types, units and help texts.
 TEST(PrometheusTest, PromtoolIsContent) {
   const std::unique_ptr<PrometheusMetrics> metrics = Make();
-  const Everything everything(*metrics);
+  const UseOfEverything everything(*metrics);
   const std::string path = testing::TempDir() + "postkeeper_metrics_" + std::to_string(getpid()) + ".txt";
   std::FILE* file = std::fopen(path.c_str(), "w");
   ASSERT_NE(file, nullptr);

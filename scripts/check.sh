@@ -68,6 +68,8 @@ try_step "shell scripts (shellcheck)" check_shell_scripts
 try_step "layers (tools/check_layers.py)" /usr/bin/python3 tools/check_layers.py
 try_step "tidiness (tools/check_tidiness.py)" /usr/bin/python3 tools/check_tidiness.py
 try_step "the chart's values, their table and schema" /usr/bin/python3 tools/chart_values.py
+try_step "pages made from the code (docs/METRICS.md, docs/CONFIGURATION.md)" scripts/reference_pages.sh check
+try_step "dashboards are what tools/dashboards.py makes" tools/dashboards.py check
 try_step "version and changelog agree" check_version
 try_step "protos (buf lint)" check_protos
 try_step "protos still fit the last release (buf breaking)" check_protos_compatible

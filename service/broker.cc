@@ -66,6 +66,7 @@ Task<absl::Status> Broker::Start() {
         return ClusterGauges{.replicas = static_cast<std::int64_t>(membership->size()),
                              .unreachable_replicas = unreachable ? unreachable() : 0};
       });
+      context_.metrics.SetReplicaGauges([this] { return Gauges(); });
       balancer_->Start();
       Spawn(strand_, DiscoverLogs());
       Spawn(context_.environment.executor(), SweepTrash());
@@ -377,6 +378,24 @@ std::vector<LogHandle> Broker::Logs() const {
   return logs;
 }
 
+// Holds no engine, which would have to be destroyed by the scraper's thread.
+ReplicaGauges Broker::Gauges() const {
+  ReplicaGauges gauges;
+  gauges.stored_bytes = context_.stored_bytes;
+  gauges.corruptions = context_.corruptions;
+  const auto count = [&gauges](const auto& engines, std::int64_t& known, std::int64_t& owned) {
+    known = static_cast<std::int64_t>(engines.size());
+    for (const auto& [name, engine] : engines) {
+      if (engine->is_serving()) ++owned;
+      if (engine->is_polling()) ++gauges.polling_logs;
+    }
+  };
+  absl::MutexLock lock(&mutex_);
+  count(queues_, gauges.queues, gauges.queues_owned);
+  count(topics_, gauges.topics, gauges.topics_owned);
+  return gauges;
+}
+
 Task<void> Broker::DiscoverLogs() {
   while (!is_stopped_) {
     co_await discover_.WaitFor(kDiscoverInterval);
@@ -414,6 +433,7 @@ Task<void> Broker::Stop(Duration timeout) {
   Drain();
   is_stopped_ = true;
   context_.metrics.SetClusterGauges({});
+  context_.metrics.SetReplicaGauges({});
   balancer_->Stop();
   co_await membership_->Stop();
   std::vector<std::shared_ptr<QueueEngine>> queues;

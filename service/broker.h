@@ -90,6 +90,7 @@ class Broker {
   Task<absl::Status> OpenNew();
   bool IsOpen(const LogName& name) const;
   std::vector<LogHandle> Logs() const;
+  ReplicaGauges Gauges() const;
   void Adopt(const LogEntry& entry);
   template <typename Engine>
   std::shared_ptr<Engine> AdoptEngine(absl::btree_map<LogName, std::shared_ptr<Engine>>& engines, const LogEntry& entry)

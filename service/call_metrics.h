@@ -39,6 +39,7 @@ inline constexpr std::string_view kMessageServiceName = "postkeeper.v1.MessageSe
 inline constexpr std::string_view kAdminServiceName = "postkeeper.v1.AdminService";
 inline constexpr std::string_view kClusterServiceName = "postkeeper.v1.ClusterService";
 inline constexpr std::string_view kHealthServiceName = "grpc.health.v1.Health";
+inline constexpr std::string_view kScalerServiceName = "externalscaler.ExternalScaler";
 
 }  // namespace postkeeper
 

@@ -179,7 +179,8 @@ class Daemon {
     std::unique_ptr<PrometheusMetrics> metrics =
         PrometheusMetrics::Make({.queues_max = static_cast<int>(config_.metrics_queues_max),
                                  .version = version_,
-                                 .store_format = Layout::kFormatVersion});
+                                 .store_format = Layout::kFormatVersion,
+                                 .limits = PublicLimits(config_)});
     if (absl::Status status = metrics->Listen(config_.metrics_listen); !status.ok()) return status;
     metrics_address_ = Cat(config_.metrics_listen.substr(0, config_.metrics_listen.rfind(':')), ":", metrics->port());
     metrics_ = std::move(metrics);

@@ -22,7 +22,7 @@ class Peers;
 // until SetBroker, calls are answered with ZOOKEEPER_UNAVAILABLE. Thread-safe.
 class Desk {
  public:
-  Desk(Environment& env, const CallGate::Options& gate_options, Metrics& metrics, RequestLimits request_limits,
+  Desk(Environment& env, const CallGate::Options& gate_options, Metrics& all_metrics, RequestLimits request_limits,
        std::string replica_name);
   ~Desk();
 
@@ -36,6 +36,7 @@ class Desk {
   }
 
   Environment& environment;
+  Metrics& metrics;
   const RequestLimits limits;
   const std::string replica;  // as EncodeProcessId gives it
   CallGate gate;

@@ -370,6 +370,13 @@ std::string FormatDuration(std::int64_t milliseconds) {
   return FormatWith(milliseconds, kFalling, "ms");
 }
 
+std::optional<Duration> ReadDuration(std::string_view text) {
+  constexpr std::int64_t kMillisecondsMax = std::chrono::floor<std::chrono::milliseconds>(Duration::max()).count();
+  const std::optional<std::int64_t> milliseconds = ReadNumber(text, kDurationSuffixes, 0);
+  if (!milliseconds || *milliseconds > kMillisecondsMax) return std::nullopt;
+  return std::chrono::milliseconds(*milliseconds);
+}
+
 std::string EnvironmentName(std::string_view knob_name) {
   std::string name = Cat("POSTKEEPER_", absl::AsciiStrToUpper(AbslView(knob_name)));
   std::replace(name.begin(), name.end(), '-', '_');

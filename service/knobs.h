@@ -4,6 +4,7 @@
 #define POSTKEEPER_SERVICE_KNOBS_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -55,6 +56,9 @@ std::string BoundsText(const Knob& knob);
 std::string_view UnitText(const Knob& knob);
 std::string FormatBytes(std::int64_t bytes);
 std::string FormatDuration(std::int64_t milliseconds);
+
+// 500ms, 10s, 5m, 12h; nullopt: it is no such time.
+std::optional<Duration> ReadDuration(std::string_view text);
 
 std::string EnvironmentName(std::string_view knob_name);  // listen -> POSTKEEPER_LISTEN
 // The candidate that differs least from `name`, or nothing if none is near.

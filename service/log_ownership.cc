@@ -97,7 +97,8 @@ Task<absl::Status> LogOwnership::Take() {
   }
   if (!taken.ok()) co_return taken.status();
   if (is_stopped_) co_return absl::OkStatus();
-  free_since_.reset();
+  const Instant taken_at = context_.environment.Now();
+  const std::optional<Instant> ownerless_since = std::exchange(free_since_, std::nullopt);
   held_ = *taken;
   session_id_ = session.session_id;
   absl::Status loaded = co_await listener_.on_taken(held_);
@@ -105,7 +106,16 @@ Task<absl::Status> LogOwnership::Take() {
   is_held_ = true;
   owner_elsewhere_.reset();
   changed_.Notify();
+  CountTaken(taken_at, ownerless_since);
   co_return absl::OkStatus();
+}
+
+void LogOwnership::CountTaken(Instant taken_at, std::optional<Instant> ownerless_since) {
+  const Instant now = context_.environment.Now();
+  const bool had_owner = held_.epoch > 1;
+  std::optional<Duration> ownerless;
+  if (had_owner && ownerless_since) ownerless = now - *ownerless_since;
+  context_.metrics.ownership().Taken(now - taken_at, ownerless);
 }
 
 // Also when it is long free: whoever should take it does not.
@@ -206,6 +216,7 @@ Task<void> LogOwnership::Retake() {
   held_ = *taken;
   session_id_ = session_id;
   listener_.on_retaken(held_);
+  context_.metrics.ownership().Retaken();
 }
 
 void LogOwnership::Lose(absl::Status why) {
@@ -213,6 +224,7 @@ void LogOwnership::Lose(absl::Status why) {
   is_held_ = false;
   why_not_ = why;
   listener_.on_lost(std::move(why));
+  context_.metrics.ownership().Lost();
   wake_.Notify();
 }
 

@@ -83,6 +83,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
  private:
   Task<void> Run(std::shared_ptr<LogOwnership> self);
   Task<absl::Status> Take();
+  void CountTaken(Instant taken_at, std::optional<Instant> ownerless_since);
   Task<void> LookWhoOwnsIt();
   Task<void> Retake();
   bool MayTake(const OwnerView& free);

@@ -46,6 +46,20 @@ const std::string& LabelOf(zk::Code code) {
   return (*kLabels)[static_cast<std::size_t>(code)];
 }
 
+// Alive as long as the watcher that holds it.
+class WatchCount {
+ public:
+  explicit WatchCount(std::shared_ptr<std::atomic<std::int64_t>> watches) : watches_(std::move(watches)) {
+    ++*watches_;
+  }
+  ~WatchCount() { --*watches_; }
+  WatchCount(const WatchCount&) = delete;
+  WatchCount& operator=(const WatchCount&) = delete;
+
+ private:
+  const std::shared_ptr<std::atomic<std::int64_t>> watches_;
+};
+
 }  // namespace
 
 MeteredClient::MeteredClient(Environment& environment, zk::Client& client, Metrics& metrics)
@@ -53,6 +67,7 @@ MeteredClient::MeteredClient(Environment& environment, zk::Client& client, Metri
   metrics_.SetZookeeperGauges([this] {
     return ZookeeperGauges{.is_connected = client_.session().state == zk::SessionState::kConnected,
                            .requests_in_flight = in_flight_,
+                           .watches = *watches_,
                            .watched_path_bytes = static_cast<std::int64_t>(client_.watched_path_bytes())};
   });
   client_.ObserveSession([&metrics](const zk::SessionEvent& event) {
@@ -66,6 +81,12 @@ void MeteredClient::Submit(zk::Request request, Completion done) {
   const std::string_view operation = OperationName(request.kind);
   const Instant sent_at = environment_.Now();
   ++in_flight_;
+  if (request.watcher) {
+    const auto count = std::make_shared<WatchCount>(watches_);
+    request.watcher = [watcher = std::move(request.watcher), count](zk::WatchEvent event) mutable {
+      watcher(std::move(event));
+    };
+  }
   client_.Submit(std::move(request), [this, operation, sent_at, done = std::move(done)](zk::Response response) mutable {
     --in_flight_;
     metrics_.zookeeper().Requested(operation, LabelOf(response.code), environment_.Now() - sent_at);

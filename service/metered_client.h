@@ -30,6 +30,8 @@ class MeteredClient : public zk::Client {
   zk::Client& client_;
   Metrics& metrics_;
   std::atomic<std::int64_t> in_flight_ = 0;
+  // Counts the watchers that are alive; they may outlive this object.
+  const std::shared_ptr<std::atomic<std::int64_t>> watches_ = std::make_shared<std::atomic<std::int64_t>>(0);
 };
 
 }  // namespace postkeeper

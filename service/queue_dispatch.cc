@@ -32,6 +32,20 @@ void QueueEngine::JoinTurn(Consumer& consumer) {
   turn_.push_back(consumer.id);
 }
 
+void QueueEngine::LeaveTurn(Consumer& consumer) {
+  if (std::exchange(consumer.is_in_turn, false)) std::erase(turn_, consumer.id);
+}
+
+// False: it is not there. Nobody would ask those in the turn while the queue is empty, so it must not stay there.
+bool QueueEngine::EraseConsumer(ConsumerId id) {
+  auto found = consumers_.find(id);
+  if (found == consumers_.end()) return false;
+  LeaveTurn(found->second);
+  consumers_.erase(found);
+  PublishGauges();
+  return true;
+}
+
 void QueueEngine::Dispatch() {
   if (!ownership_->is_held() || is_draining_) return PublishGauges();
   const Instant now = context_.environment.Now();
@@ -356,11 +370,13 @@ CheckedCredit QueueEngine::CreditOf(ConsumerId consumer) const {
 
 void QueueEngine::StopConsumer(ConsumerId consumer) {
   auto found = consumers_.find(consumer);
-  if (found != consumers_.end()) found->second.is_stopped = true;
+  if (found == consumers_.end()) return;
+  found->second.is_stopped = true;
+  LeaveTurn(found->second);
 }
 
 void QueueEngine::RemoveConsumer(ConsumerId consumer, bool releases) {
-  if (consumers_.erase(consumer) == 0) return;
+  if (!EraseConsumer(consumer)) return;
   if (releases) {
     for (const Dispatcher::Grant& lease : dispatcher_->LeasesOf(consumer)) stream_leases_.erase(lease.position);
     dispatcher_->ReleaseAll(consumer, context_.environment.Now());
@@ -444,7 +460,7 @@ Task<absl::StatusOr<QueueEngine::Dequeued>> QueueEngine::Dequeue(CheckedDequeue 
     if (!is_given && (call->is_cancelled() || now >= deadline)) break;
     co_await waiting->signal.WaitFor(is_given ? kWaitSliceMax : std::min<Duration>(deadline - now, kWaitSliceMax));
   }
-  consumers_.erase(id);
+  EraseConsumer(id);
   if (call->is_cancelled()) {
     const Instant now = context_.environment.Now();
     for (const Delivery& delivery : waiting->deliveries) {

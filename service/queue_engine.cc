@@ -34,12 +34,10 @@ QueueEngine::~QueueEngine() { context_.stored_bytes -= stored_bytes_counted_; }
 
 void QueueEngine::Start() {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
-  metrics_ = context_.metrics.ForQueue(full_name_, [weak = weak_from_this()] {
-    const std::shared_ptr<QueueEngine> engine = weak.lock();
-    if (!engine) return QueueGauges{};
-    absl::MutexLock lock(&engine->gauges_mutex_);
-    QueueGauges gauges = engine->gauges_;
-    if (engine->gauges_oldest_) gauges.oldest_age = engine->context_.environment.Now() - *engine->gauges_oldest_;
+  metrics_ = context_.metrics.ForQueue(full_name_, [shared = gauges_, &environment = context_.environment] {
+    absl::MutexLock lock(&shared->mutex);
+    QueueGauges gauges = shared->gauges;
+    if (shared->oldest) gauges.oldest_age = environment.Now() - *shared->oldest;
     return gauges;
   });
   reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
@@ -399,6 +397,7 @@ void QueueEngine::EndConsumers(const absl::Status& why) {
   consumers_.clear();
   turn_.clear();
   stream_leases_.clear();
+  PublishGauges();
   for (const auto& end : ends) end(why);
 }
 
@@ -428,6 +427,7 @@ Task<void> QueueEngine::HandOver(Duration timeout) {
   LeaveReign();
   ownership_->EndHandOver();
   if (given.ok()) {
+    context_.metrics.ownership().HandedOver();
     LogInfo("handed a queue over", {{"queue", full_name_}});
   } else {
     LogWarning("could not hand a queue over", {{"queue", full_name_}, {"why", given.message()}});
@@ -448,6 +448,7 @@ Task<void> QueueEngine::Close(Duration timeout) {
     ++reign_;
     const absl::Status given =
         co_await cursor_->LetGo(std::move(leases), std::max<Duration>(deadline - now, Duration::zero()));
+    if (given.ok()) context_.metrics.ownership().HandedOver();
     if (!given.ok()) LogWarning("could not give a queue back", {{"queue", full_name_}, {"why", given.message()}});
   }
   window_->End();
@@ -460,13 +461,14 @@ void QueueEngine::PublishGauges() {
   const Dispatcher::Counts counts = dispatcher_->counts();
   context_.stored_bytes += counts.bytes - stored_bytes_counted_;
   stored_bytes_counted_ = counts.bytes;
-  absl::MutexLock lock(&gauges_mutex_);
-  gauges_.ready = counts.ready;
-  gauges_.delayed = counts.delayed;
-  gauges_.leased = counts.leased;
-  gauges_.bytes = counts.bytes;
-  gauges_.consumers = static_cast<std::int64_t>(consumers_.size());
-  gauges_oldest_ = dispatcher_->OldestEnqueued();
+  absl::MutexLock lock(&gauges_->mutex);
+  gauges_->gauges.ready = counts.ready;
+  gauges_->gauges.delayed = counts.delayed;
+  gauges_->gauges.leased = counts.leased;
+  gauges_->gauges.bytes = counts.bytes;
+  gauges_->gauges.consumers = static_cast<std::int64_t>(consumers_.size());
+  gauges_->gauges.consumers_with_credit = static_cast<std::int64_t>(turn_.size());
+  gauges_->oldest = dispatcher_->OldestEnqueued();
 }
 
 }  // namespace postkeeper

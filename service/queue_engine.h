@@ -156,6 +156,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void LookForOwner() { ownership_->Look(); }
   // The queue was deleted, perhaps through another replica. Thread-safe.
   bool is_gone() const { return ownership_->is_gone(); }
+  // It looks for batches of other replicas from time to time, without a watch. Thread-safe.
+  bool is_polling() const { return reader_->is_polling(); }
   // Where to go, if another replica works for this queue: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   // Of the ownership that this replica has, or had last.
@@ -259,6 +261,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<void> GiveAgain(std::shared_ptr<QueueEngine> self, Loading loading);
   Task<absl::StatusOr<std::vector<Delivery>>> Prepare(Loading loading);
   void JoinTurn(Consumer& consumer);
+  void LeaveTurn(Consumer& consumer);
+  bool EraseConsumer(ConsumerId id);
   Task<absl::StatusOr<std::vector<Delivery>>> Load(std::vector<Dispatcher::Grant> grants);
   bool LoadFromMemory(const std::vector<Dispatcher::Grant>& grants, std::vector<Delivery>& deliveries);
   Delivery MakeDelivery(const Dispatcher::Grant& grant, std::shared_ptr<const Batch> batch) const;
@@ -335,10 +339,13 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::optional<Instant> extend_at_;  // when the leases of streams with keep_leases are extended next
   Signal follow_progress_;
 
-  // Copied for the scraper's thread by PublishGauges.
-  mutable absl::Mutex gauges_mutex_;
-  QueueGauges gauges_ ABSL_GUARDED_BY(gauges_mutex_);
-  std::optional<Instant> gauges_oldest_ ABSL_GUARDED_BY(gauges_mutex_);
+  // Copied for the scraper's thread by PublishGauges. It must not hold the engine, whose destructor waits for it.
+  struct SharedGauges {
+    absl::Mutex mutex;
+    QueueGauges gauges ABSL_GUARDED_BY(mutex);
+    std::optional<Instant> oldest ABSL_GUARDED_BY(mutex);
+  };
+  const std::shared_ptr<SharedGauges> gauges_ = std::make_shared<SharedGauges>();
 };
 
 }  // namespace postkeeper

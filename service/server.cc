@@ -16,6 +16,7 @@
 #include "service/broker.h"
 #include "service/logging.h"
 #include "service/message_service.h"
+#include "service/scaler_service.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -84,7 +85,8 @@ class Server::Impl {
       : message_(MakeMessageService(desk)),
         admin_(MakeAdminService(desk)),
         cluster_(MakeClusterService(desk, std::move(info))),
-        health_(MakeHealthService(desk, health)) {}
+        health_(MakeHealthService(desk, health)),
+        scaler_(MakeScalerService(desk)) {}
 
   // The port, or 0.
   int Listen(const std::string& address) {
@@ -93,7 +95,7 @@ class Server::Impl {
     SetArguments(builder);
     int port = 0;
     builder.AddListeningPort(address, grpc::InsecureServerCredentials(), &port);
-    for (grpc::Service* service : {message_.get(), admin_.get(), cluster_.get(), health_.get()}) {
+    for (grpc::Service* service : {message_.get(), admin_.get(), cluster_.get(), health_.get(), scaler_.get()}) {
       builder.RegisterService(service);
     }
     server_ = builder.BuildAndStart();
@@ -112,6 +114,7 @@ class Server::Impl {
   std::unique_ptr<grpc::Service> admin_;
   std::unique_ptr<grpc::Service> cluster_;
   std::unique_ptr<grpc::Service> health_;
+  std::unique_ptr<grpc::Service> scaler_;
   std::unique_ptr<grpc::Server> server_;
 };
 

@@ -168,7 +168,10 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
     Link link(*this, std::move(first_frame));
     const OwnerRoute route = co_await RouteToOwner(desk_.environment, std::move(log), IsRelayed(context_), link);
     if (route.kind == OwnerRoute::Kind::kHere) co_return false;
-    if (route.kind == OwnerRoute::Kind::kNowhere) End(NotOwner(route.owner));
+    if (route.kind == OwnerRoute::Kind::kNowhere) {
+      desk_.metrics.relays().StreamRelayed(RelayResult::kNoOwner);
+      End(NotOwner(route.owner));
+    }
     co_return true;
   }
 
@@ -245,7 +248,9 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
 
   void EndRelayed(RelayedAnswer answer) {
     absl::Status end = absl::OkStatus();
-    if (IsUnexplained(answer.status)) {
+    const bool is_broken = IsUnexplained(answer.status);
+    desk_.metrics.relays().StreamRelayed(is_broken ? RelayResult::kBroken : RelayResult::kAnswered);
+    if (is_broken) {
       end = RelayBroken(answer.status.error_message());
     } else if (answer.status.ok()) {
       end = EndOfRelay();

@@ -78,6 +78,7 @@ class SubscribeStream final : public Base {
     LogDebug("a subscriber has come", {{"topic", topic_->full_name()}, {"subscriber", subscribe_.subscriber}});
     room_.emplace(desk_.environment, topic_->strand());
     const absl::Status end = co_await Serve();
+    SetBehind(false);
     topic_->RemoveSubscriber();
     End(end);
     (void)self;  // keeps this alive
@@ -93,6 +94,7 @@ class SubscribeStream final : public Base {
     Instant sent_at = desk_.environment.Now();
     while (!IsEnding()) {
       if (!HasRoom()) {
+        SetBehind(true);
         co_await room_->Wait();
         continue;
       }
@@ -101,6 +103,7 @@ class SubscribeStream final : public Base {
       const Position read_so_far = step->position;
       step = co_await topic_->ReadAfter(read_so_far, wait);
       if (!step.ok()) co_return step.status();
+      SetBehind(step->position != step->tail);
       if (!step->batch && step->position == read_so_far &&
           desk_.environment.Now() < sent_at + subscribe_.heartbeat_interval) {
         continue;
@@ -108,10 +111,14 @@ class SubscribeStream final : public Base {
       co_await Collect(encoder, *step);
       const int messages = encoder.count();
       Put(encoder.Take(step->position, step->tail));
-      if (messages > 0) topic_->CountDelivered(messages);
+      if (messages > 0) topic_->CountDelivered(messages, step->batch->append_time());
       sent_at = desk_.environment.Now();
     }
     co_return absl::OkStatus();
+  }
+
+  void SetBehind(bool is_behind) {
+    if (std::exchange(is_behind_, is_behind) != is_behind) topic_->CountBehind(is_behind ? 1 : -1);
   }
 
   // Encodes the batch of `step` and what is there behind it; moves `step` on.
@@ -166,6 +173,7 @@ class SubscribeStream final : public Base {
   CheckedSubscribe subscribe_;          // constant after Start
   std::shared_ptr<TopicEngine> topic_;  // set once, under the mutex, before the strand is used
   std::optional<Signal> room_;          // touched only on the strand
+  bool is_behind_ = false;              // likewise
   std::optional<grpc::Slice> next_ ABSL_GUARDED_BY(mutex_);
 };
 

@@ -33,11 +33,9 @@ TopicEngine::~TopicEngine() { context_.stored_bytes -= stored_bytes_counted_; }
 
 void TopicEngine::Start() {
   const std::shared_ptr<TopicEngine> self = shared_from_this();
-  metrics_ = context_.metrics.ForTopic(full_name_, [weak = weak_from_this()] {
-    const std::shared_ptr<TopicEngine> engine = weak.lock();
-    if (!engine) return TopicGauges{};
-    absl::MutexLock lock(&engine->gauges_mutex_);
-    return engine->gauges_;
+  metrics_ = context_.metrics.ForTopic(full_name_, [shared = gauges_] {
+    absl::MutexLock lock(&shared->mutex);
+    return shared->gauges;
   });
   reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
                                         context_.cache, strand_);
@@ -320,6 +318,15 @@ void TopicEngine::RemoveSubscriber() {
   PublishGauges();
 }
 
+void TopicEngine::CountDelivered(std::int64_t messages, WallTime newest) {
+  metrics_->Delivered(messages, std::max<Duration>(context_.environment.WallNow() - newest, Duration::zero()));
+}
+
+void TopicEngine::CountBehind(int change) {
+  subscribers_behind_ += change;
+  PublishGauges();
+}
+
 // OK if every message behind `position` is still there.
 absl::Status TopicEngine::CheckNotTrimmed(Position position) const {
   return position >= Before(kept_from_) ? absl::OkStatus() : Trimmed(kept_from_);
@@ -536,6 +543,7 @@ Task<void> TopicEngine::HandOver(Duration) {
   const absl::Status given = co_await LetGo(std::move(held));
   ownership_->EndHandOver();
   if (given.ok()) {
+    context_.metrics.ownership().HandedOver();
     LogInfo("handed a topic over", {{"topic", full_name_}});
   } else {
     LogWarning("could not hand a topic over", {{"topic", full_name_}, {"why", given.message()}});
@@ -552,6 +560,7 @@ Task<void> TopicEngine::Close(Duration timeout) {
     OwnerView held = ownership_->held();
     ownership_->Stop();
     const absl::Status given = co_await LetGo(std::move(held));
+    if (given.ok()) context_.metrics.ownership().HandedOver();
     if (!given.ok()) LogWarning("could not give a topic back", {{"topic", full_name_}, {"why", given.message()}});
   }
   window_->End();
@@ -563,8 +572,9 @@ Task<void> TopicEngine::Close(Duration timeout) {
 void TopicEngine::PublishGauges() {
   context_.stored_bytes += bytes_ - stored_bytes_counted_;
   stored_bytes_counted_ = bytes_;
-  absl::MutexLock lock(&gauges_mutex_);
-  gauges_ = {.messages = messages_, .bytes = bytes_, .subscribers = subscribers_};
+  absl::MutexLock lock(&gauges_->mutex);
+  gauges_->gauges = {
+      .messages = messages_, .bytes = bytes_, .subscribers = subscribers_, .subscribers_behind = subscribers_behind_};
 }
 
 }  // namespace postkeeper

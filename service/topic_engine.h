@@ -60,7 +60,10 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   // For gauges and limits. TOO_MANY_STREAMS.
   absl::Status AddSubscriber();
   void RemoveSubscriber();
-  void CountDelivered(std::int64_t messages) { metrics_->Delivered(messages); }
+  // `newest`: when the last of them was appended.
+  void CountDelivered(std::int64_t messages, WallTime newest);
+  // A subscriber has fallen behind (+1), or has taken all there is (-1).
+  void CountBehind(int change);
 
   // ---- Administration
 
@@ -73,6 +76,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   void LookForOwner() { ownership_->Look(); }
   // The topic was deleted, perhaps through another replica. Thread-safe.
   bool is_gone() const { return ownership_->is_gone(); }
+  // As of QueueEngine. Thread-safe.
+  bool is_polling() const { return reader_->is_polling(); }
   // Where to go, if another replica works for this topic: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   // As of QueueEngine.
@@ -154,13 +159,18 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Writer newest_read_;
   std::uint64_t first_segment_ = 0;
   std::int64_t subscribers_ = 0;
+  std::int64_t subscribers_behind_ = 0;
   std::int64_t stored_bytes_counted_ = 0;
   std::uint64_t growth_ = 0;  // counts what subscribers wait for: followed_ moved, or the end
   Signal grown_;
   Signal trim_;  // a bound may be passed
 
-  mutable absl::Mutex gauges_mutex_;
-  TopicGauges gauges_ ABSL_GUARDED_BY(gauges_mutex_);
+  // Copied for the scraper's thread, as by QueueEngine.
+  struct SharedGauges {
+    absl::Mutex mutex;
+    TopicGauges gauges ABSL_GUARDED_BY(mutex);
+  };
+  const std::shared_ptr<SharedGauges> gauges_ = std::make_shared<SharedGauges>();
 };
 
 }  // namespace postkeeper

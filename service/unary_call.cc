@@ -144,12 +144,15 @@ Task<bool> UnaryCall::RelayIfElsewhere(LogHandle log) {
     case OwnerRoute::Kind::kHere:
       co_return false;
     case OwnerRoute::Kind::kRelayed:
+      desk_.metrics.relays().CallRelayed(RelayResult::kAnswered);
       AnswerRelayed(std::move(link.answer()));
       break;
     case OwnerRoute::Kind::kBroken:
+      desk_.metrics.relays().CallRelayed(RelayResult::kBroken);
       Fail(RelayBroken(link.answer().status.error_message()));
       break;
     case OwnerRoute::Kind::kNowhere:
+      desk_.metrics.relays().CallRelayed(RelayResult::kNoOwner);
       Fail(NotOwner(route.owner));
       break;
   }

@@ -20,7 +20,7 @@ PROTOBUF = ("google/protobuf/",)
 ROOMS = {
     "zkstore": (("zkstore",), RECORDS, PROTOBUF + ("zookeeper/",)),
     "metrics": (("metrics",), (), ("prometheus/",)),
-    "service": (("service", "zkstore", "metrics"), API + RECORDS + ("grpc/health/",),
+    "service": (("service", "zkstore", "metrics"), API + RECORDS + ("grpc/health/", "keda/"),
                 GRPC + PROTOBUF + ("spdlog/", "CLI/")),
     "cli": (("cli",), API + ("grpc/health/",), GRPC + PROTOBUF + ("CLI/",)),
     "bench": (("bench", "zkstore"), API + RECORDS, GRPC + PROTOBUF + ("benchmark/", "zookeeper/", "CLI/")),

@@ -195,7 +195,9 @@ Task<void> LogReader::WaitAtTail(Position at) {
   const absl::StatusOr<std::optional<SegmentView>> view = co_await Look(at.segment());
   if (view.ok() && (!*view || (*view)->is_sealed || (*view)->tail > at.batch())) co_return;
   if (is_beyond()) co_return;
+  is_polling_ = !is_watched;
   co_await bell_.WaitFor(is_watched && view.ok() ? kSlowPoll : kPollWithoutWatch);
+  is_polling_ = false;
 }
 
 Task<absl::StatusOr<std::uint64_t>> LogReader::FindFirstSegment() {

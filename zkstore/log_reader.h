@@ -2,6 +2,7 @@
 #ifndef POSTKEEPER_ZKSTORE_LOG_READER_H_
 #define POSTKEEPER_ZKSTORE_LOG_READER_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -67,6 +68,8 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
 
   // The position behind the last batch known of.
   Position known_tail() const { return known_tail_; }
+  // It waits at the tail without a watch, and so looks every kPollWithoutWatch. Thread-safe.
+  bool is_polling() const { return is_polling_; }
   // Sets the tail as ZooKeeper tells it now.
   Task<absl::StatusOr<Position>> FindTail();
   // The first segment that exists.
@@ -111,6 +114,7 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   // Right behind this process's latest append, where the next Read need not look.
   std::optional<Position> own_tail_;
   std::uint64_t rings_ = 0;
+  std::atomic<bool> is_polling_ = false;
   Signal arrivals_;
   Signal bell_;
 };

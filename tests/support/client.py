@@ -34,9 +34,10 @@ LEASE_LIMIT = message_pb2.SETTLE_ERROR_LEASE_LIMIT
 
 
 @functools.lru_cache
-def foreign(full_name):
-    """A message class of protos/third_party, which has no generated Python."""
-    files = ["google/rpc/status.proto", "google/rpc/error_details.proto", "grpc/health/v1/health.proto"]
+def foreign_messages():
+    """The descriptors of protos/third_party, and what makes classes of them."""
+    files = ["google/rpc/status.proto", "google/rpc/error_details.proto", "grpc/health/v1/health.proto",
+             "keda/externalscaler.proto"]
     with tempfile.NamedTemporaryFile() as out:
         subprocess.run(["protoc", f"-I{connection.PROTOS}/third_party", "--include_imports",
                         f"--descriptor_set_out={out.name}", *files], check=True)
@@ -44,7 +45,13 @@ def foreign(full_name):
     pool = descriptor_pool.DescriptorPool()
     for file in described.file:
         pool.Add(file)
-    return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName(full_name))
+    return pool, message_factory.MessageFactory(pool)
+
+
+def foreign(full_name):
+    """A message class of protos/third_party, which has no generated Python."""
+    pool, factory = foreign_messages()
+    return factory.GetPrototype(pool.FindMessageTypeByName(full_name))
 
 
 class Refusal:
