@@ -2,9 +2,9 @@
 # Makes the stubs and the three programs in build/examples/go/bin, from Debian's packages alone: golang-go,
 # golang-google-grpc-dev, protoc-gen-go-1-3, protobuf-compiler.
 #
-# With Go modules instead: a module named "postkeeper", these folders below examples/, and the stubs of protoc-gen-go and
-# protoc-gen-go-grpc in v1/. Debian's grpc-go 1.33 wants those of the older generator that makes both. That one doesn't
-# know the word `optional`, which changes nothing for the two fields that have it, since their types are messages.
+# With Go modules instead: a module named "postkeeper", these folders below examples/, and the stubs of protoc-gen-go
+# and protoc-gen-go-grpc in v1/. Debian's grpc-go 1.33 wants those of the older generator that makes both. That one
+# doesn't know the word `optional`, which changes nothing for the two fields that have it: their types are messages.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

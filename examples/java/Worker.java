@@ -54,7 +54,8 @@ final class Worker {
   private volatile boolean isStopping = false;
 
   // Touched by the main thread only.
-  private final Map<Long, ConsumeRequest> unanswered = new TreeMap<>(); // by sequence: settling frames without a Settled
+  /** By sequence: settling frames without a Settled. */
+  private final Map<Long, ConsumeRequest> unanswered = new TreeMap<>();
   private StreamObserver<ConsumeRequest> stream;
   private boolean isHalfClosed;
   private long sequence = 0;

@@ -21,7 +21,7 @@ rm -rf "$work"
 mkdir -p "$work/stubs" "$work/classes"
 protoc -Iprotos --java_out="$work/stubs" --grpc-java_out="$work/stubs" \
   --plugin=protoc-gen-grpc-java=/usr/bin/grpc_java_plugin postkeeper/v1/message.proto
-find "$work/stubs" -name '*.java' | xargs javac -nowarn -proc:none -cp "$path" -d "$work/classes"
+find "$work/stubs" -name '*.java' -print0 | xargs -0 javac -nowarn -proc:none -cp "$path" -d "$work/classes"
 javac -Xlint:all,-classfile,-path -Werror -proc:none -cp "$path" -d "$work/classes" examples/java/*.java
 cp protos/postkeeper/v1/service_config.json "$work/classes/"
 echo "-cp $path" >"$work/path"

@@ -23,8 +23,8 @@ const api = grpc.loadPackageDefinition(
   }),
 ).postkeeper.v1;
 
-// A client that retries what may be retried, balances over replicas, and notices when the other side is gone. Rejects if
-// nobody answers within CONNECT_MS; calls would wait in silence until their deadline.
+// A client that retries what may be retried, balances over replicas, and notices when the other side is gone. Rejects
+// if nobody answers within CONNECT_MS; calls would wait in silence until their deadline.
 function connect() {
   const address = process.env.POSTKEEPER_ADDRESS || DEFAULT_ADDRESS;
   const client = new api.MessageService(address, grpc.credentials.createInsecure(), {

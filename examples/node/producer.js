@@ -2,8 +2,8 @@
 // Puts each line of standard input into a queue: producer.js QUEUE [NAME]
 //
 // Lines travel in batches. Each batch has a request_id, so a batch whose answer got lost is sent again without being
-// written twice. NAME names this input: if the program is killed and run again within ten minutes with the same input and
-// the same NAME, what was already in is not written again.
+// written twice. NAME names this input: if the program is killed and run again within ten minutes with the same input
+// and the same NAME, what was already in is not written again.
 'use strict';
 
 const { randomUUID } = require('node:crypto');
@@ -16,7 +16,8 @@ const BATCH_LINES = 500;
 const BATCH_BYTES = 256 * 1024;
 const DEADLINE_MS = 30_000;
 const PAUSE_MS = 1_000;
-const PATIENCE_MS = 300_000; // with a server that is gone or full; less than the ten minutes for which it knows a request_id
+// With a server that is gone or full; less than the ten minutes for which it knows a request_id.
+const PATIENCE_MS = 300_000;
 
 // The same lines make the same batches, which is what lets NAME work.
 async function* batches(input) {

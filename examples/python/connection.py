@@ -1,7 +1,7 @@
 """The way to postkeeperd, as every example takes it: generated stubs, and a channel with the service's manners.
 
-The stubs are made by protoc from the protos at the first import (packages protobuf-compiler, protobuf-compiler-grpc) and
-kept in build/python/, one folder for each state of the protos.
+The stubs are made by protoc from the protos at the first import (packages protobuf-compiler, protobuf-compiler-grpc)
+and kept in build/python/, one folder for each state of the protos.
 """
 
 import hashlib

@@ -63,7 +63,8 @@ def produce(queue, name, lines):
 def main():
     parser = argparse.ArgumentParser(description="Put each line of standard input into a queue.")
     parser.add_argument("queue")
-    parser.add_argument("name", nargs="?", default=str(uuid.uuid4()), help="of this input, to resume it; default: random")
+    parser.add_argument("name", nargs="?", default=str(uuid.uuid4()),
+                        help="of this input, to resume it; default: random")
     arguments = parser.parse_args()
     lines = (line.rstrip(b"\r\n") for line in sys.stdin.buffer)
     try:

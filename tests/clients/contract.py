@@ -1,7 +1,7 @@
 """What the producer, the worker and the subscriber of every language do, as a person starts them, against a real
-postkeeperd: the same command line, the same lines, and nothing lost when any of them, or the server, is killed half-way.
+postkeeperd: the same command line, the same lines, and nothing lost when any of them or the server is killed half-way.
 
-A test of one language is this class with that language: class GoTest(ClientContract, unittest.TestCase): language = Go().
+The test of a language is this class with that language: class GoTest(ClientContract, unittest.TestCase): language = Go()
 """
 
 import json
@@ -86,8 +86,8 @@ class ClientContract:
         address = re.search(r"\bmetrics=(\S+)", self.server.log())[1]
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
             page = answer.read().decode()
-        found = re.search(r'^postkeeper_queue_acked_messages_total\{[^}]*%s"[^}]*\} (\S+)$' % re.escape(self.name), page,
-                          re.MULTILINE)
+        pattern = r'^postkeeper_queue_acked_messages_total\{[^}]*%s"[^}]*\} (\S+)$' % re.escape(self.name)
+        found = re.search(pattern, page, re.MULTILINE)
         return int(float(found[1])) if found else 0
 
     def assert_all_acked(self, count):

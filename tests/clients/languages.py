@@ -33,7 +33,7 @@ class Python:
 
 
 class Node:
-    """npm compares what it fetches with the checksums in package-lock.json; nothing of it is run when it is installed."""
+    """npm compares what it fetches with the checksums in package-lock.json; nothing of it is run while it installs."""
 
     name = "node"
     modules = BUILD / "node"
@@ -57,25 +57,25 @@ class Node:
 
 
 class Cpp:
-    """Built as by somebody who has copied the folder and installed the package: against the protos as it installs them."""
+    """Built as by somebody who has copied the folder and installed the package: against the protos that it installs."""
 
     name = "cpp"
     environment = {}
-    build_folder = BUILD / "cpp"
+    work = BUILD / "cpp-installed"
 
     def build(self):
-        copy, protos = BUILD / "cpp-copy", BUILD / "usr/share/postkeeper/protos"
-        for source, target in ((EXAMPLES / "cpp", copy), (ROOT / "protos/postkeeper/v1", protos / "postkeeper/v1")):
+        source, protos = self.work / "source", self.work / "usr/share/postkeeper/protos"
+        for original, copy in ((EXAMPLES / "cpp", source), (ROOT / "protos/postkeeper/v1", protos / "postkeeper/v1")):
             # With their times, so that only what has changed is built again.
-            shutil.rmtree(target, ignore_errors=True)
-            shutil.copytree(source, target)
+            shutil.rmtree(copy, ignore_errors=True)
+            shutil.copytree(original, copy)
         launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
-        run("cmake", "-S", copy, "-B", self.build_folder, "-G", "Ninja", f"-DPOSTKEEPER_PROTOS={protos}",
+        run("cmake", "-S", source, "-B", self.work / "build", "-G", "Ninja", f"-DPOSTKEEPER_PROTOS={protos}",
             "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *launcher)
-        run("cmake", "--build", self.build_folder, "--parallel", "2")
+        run("cmake", "--build", self.work / "build", "--parallel", "2")
 
     def command(self, program):
-        return [self.build_folder / program]
+        return [self.work / "build" / program]
 
 
 class Go:

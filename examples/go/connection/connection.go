@@ -28,8 +28,8 @@ const (
 //go:embed service_config.json
 var serviceConfig string
 
-// Connect returns a connection that retries what may be retried, balances over replicas, and notices when the other side
-// is gone. It fails if nobody answers within connectTimeout; calls would wait in silence until their deadline.
+// Connect returns a connection that retries what may be retried, balances over replicas, and notices when the other
+// side is gone. It fails if nobody answers within connectTimeout; calls would wait in silence until their deadline.
 func Connect() (*grpc.ClientConn, error) {
 	address := os.Getenv("POSTKEEPER_ADDRESS")
 	if address == "" {
@@ -47,7 +47,8 @@ func Connect() (*grpc.ClientConn, error) {
 			Time: 20 * time.Second, Timeout: 10 * time.Second, PermitWithoutStream: true}),
 		// A server that restarts is found again soon.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second}),
 		// postkeeperd is a neighbour; a web proxy in the environment is not the way to it.
 		grpc.WithNoProxy())
@@ -68,7 +69,8 @@ func IsWorthRepeating(err error) bool {
 	case codes.Unavailable, codes.ResourceExhausted, codes.DeadlineExceeded:
 		return true
 	case codes.Canceled, codes.Internal, codes.Unknown:
-		// What gRPC itself says of a broken connection or a server that ends. The service gives details with what it says.
+		// What gRPC itself says of a broken connection or a server that ends. The service gives details with what it
+		// says.
 		return len(ended.Proto().GetDetails()) == 0
 	}
 	return false

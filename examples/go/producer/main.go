@@ -1,8 +1,8 @@
 // Puts each line of standard input into a queue: producer QUEUE [NAME]
 //
 // Lines travel in batches. Each batch has a request_id, so a batch whose answer got lost is sent again without being
-// written twice. NAME names this input: if the program is killed and run again within ten minutes with the same input and
-// the same NAME, what was already in is not written again.
+// written twice. NAME names this input: if the program is killed and run again within ten minutes with the same input
+// and the same NAME, what was already in is not written again.
 package main
 
 import (

@@ -1,8 +1,8 @@
 // Prints what is published on a topic and remembers how far it got: subscriber TOPIC POSITION_FILE
 //
 // Started again with the same file it goes on behind the last message it printed: none is missed, and only what was
-// printed but not yet noted (a crash between the two) comes again. Without the file it begins at the oldest message kept.
-// It can be ended at any moment, also with kill -9.
+// printed but not yet noted (a crash between the two) comes again. Without the file it begins at the oldest message
+// kept. It can be ended at any moment, also with kill -9.
 package main
 
 import (

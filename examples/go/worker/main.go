@@ -1,9 +1,9 @@
 // Works on the messages of a queue until SIGTERM or Ctrl-C: worker QUEUE
 //
-// Shows a Consume stream: credit bounds what is held at a time, the server keeps the leases while the stream lives, acks
-// travel on the stream. A broken stream is opened again and what had no answer is settled again. At SIGTERM the worker
-// takes no more, finishes the message in hand, settles it and exits with 0; what it held besides is given back uncounted.
-// Killed with -9, its messages go to other workers when their leases lapse.
+// Shows a Consume stream: credit bounds what is held at a time, the server keeps the leases while the stream lives,
+// acks travel on the stream. A broken stream is opened again and what had no answer is settled again. At SIGTERM the
+// worker takes no more, finishes the message in hand, settles it and exits with 0; what it held besides is given back
+// uncounted. Killed with -9, its messages go to other workers when their leases lapse.
 package main
 
 import (
