@@ -14,7 +14,8 @@ class Program:
                                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.lines, self.errors = [], []
         self.changed = threading.Condition()
-        self.is_ended = False
+        self.is_ended = False   # the process; what it has written may still be read
+        self.is_silent = False  # nothing more comes on its standard output
         self.threads = [threading.Thread(target=self._collect, args=(stream, lines))
                         for stream, lines in ((self.process.stdout, self.lines), (self.process.stderr, self.errors))]
         for thread in self.threads:
@@ -28,6 +29,9 @@ class Program:
                     self.changed.notify_all()
                     if lines is self.lines and len(lines) == self.lines_max:
                         self.changed.wait_for(lambda: self.is_ended)
+        with self.changed:
+            self.is_silent = self.is_silent or lines is self.lines
+            self.changed.notify_all()
 
     def feed(self, lines):
         """Some lines of its standard input."""
@@ -37,7 +41,8 @@ class Program:
     def wait_for(self, is_enough, timeout_s=60):
         """The lines so far, as soon as is_enough(lines)."""
         with self.changed:
-            if not self.changed.wait_for(lambda: is_enough(self.lines), timeout_s):
+            self.changed.wait_for(lambda: is_enough(self.lines) or self.is_silent, timeout_s)
+            if not is_enough(self.lines):
                 raise AssertionError(f"what was waited for did not come; {len(self.lines)} lines, the last ones: "
                                      f"{self.lines[-5:]} {self.errors}")
             return list(self.lines)
