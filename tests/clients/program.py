@@ -1,7 +1,12 @@
 """A running example, whose lines can be waited for."""
 
+import array
+import fcntl
 import subprocess
+import termios
 import threading
+
+from postkeeperd import until
 
 
 class Program:
@@ -49,6 +54,14 @@ class Program:
 
     def wait_for_lines(self, count, timeout_s=60):
         return self.wait_for(lambda lines: len(lines) >= count, timeout_s)
+
+    def wait_until_held(self):
+        """Until it has filled the pipe behind lines_max and waits for us to read on, in the middle of its work."""
+        def is_full():
+            unread = array.array("i", [0])
+            fcntl.ioctl(self.process.stdout, termios.FIONREAD, unread)
+            return unread[0] > 0.9 * fcntl.fcntl(self.process.stdout, fcntl.F_GETPIPE_SZ)
+        until(is_full, "the program is held up")
 
     def wait_for_error(self, text, timeout_s=60):
         with self.changed:
