@@ -13,9 +13,10 @@ BUILD = ROOT / "build/examples"
 BUILD_TIMEOUT_S = 600
 
 
-def run(*command, cwd=ROOT):
-    done = subprocess.run([str(part) for part in command], cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=BUILD_TIMEOUT_S)
+def run(*command, cwd=ROOT, **environment):
+    done = subprocess.run([str(part) for part in command], cwd=cwd, env={**os.environ, **environment}, text=True,
+                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=BUILD_TIMEOUT_S)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}: exit code {done.returncode}\n{done.stdout}")
     return done.stdout
@@ -70,9 +71,25 @@ class Cpp:
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(original, copy)
         launcher = ["-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"] if shutil.which("ccache") else []
+        # As in cmake/Toolchain.cmake and scripts/common.sh: one clone's build serves the next, and where ccache can't
+        # write it stays out of the way.
+        cache = {"CCACHE_BASEDIR": str(ROOT), "CCACHE_NOHASHDIR": "1",
+                 "CCACHE_SLOPPINESS": "include_file_mtime,include_file_ctime"}
+        if not self.has_cache_folder():
+            cache = {"CCACHE_DISABLE": "1"}
         run("cmake", "-S", source, "-B", self.work / "build", "-G", "Ninja", f"-DPOSTKEEPER_PROTOS={protos}",
-            "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *launcher)
-        run("cmake", "--build", self.work / "build", "--parallel", "2")
+            "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *launcher, **cache)
+        run("cmake", "--build", self.work / "build", "--parallel", "2", **cache)
+
+    @staticmethod
+    def has_cache_folder():
+        home = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+        folder = pathlib.Path(os.environ.get("CCACHE_DIR") or home / "ccache")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return False
+        return os.access(folder, os.W_OK)
 
     def command(self, program):
         return [self.work / "build" / program]
