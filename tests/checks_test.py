@@ -99,6 +99,10 @@ class LayersTest(ProjectTest):
         self.assertEqual(self.run_tool("tools/check_layers.py").stdout, "")
         self.write("examples/python/b.py", "from kazoo.client import KazooClient\n")
         self.assertIn("examples/python/b.py:1: ", self.run_tool("tools/check_layers.py").stdout)
+        (self.folder / "examples/python/b.py").unlink()
+        self.assertEqual(self.layers("examples/cpp/a.cc", '"connection.h"'), "")
+        self.assertIn("may not include", self.layers("examples/cpp/a.cc", '"zkstore/cursor.h"'))
+        self.assertIn("may not know this proto", self.layers("examples/cpp/a.cc", '"postkeeper/storage/v1/records.pb.h"'))
 
 
 class TidinessTest(ProjectTest):

@@ -79,7 +79,7 @@ def judge(path, quote, included):
         rooms += ("tests",)
         libraries += ("gtest/", "gmock/")
     first = included.split("/")[0]
-    if quote == '"' and "/" not in included:
+    if quote == '"' and "/" not in included and room != "examples":  # whose folders are there to be copied
         return "name the room too: #include \"<room>/...\""
     if included.endswith(".pb.h"):
         if not included.startswith(protos + (PROTOBUF if PROTOBUF[0] in libraries else ())):

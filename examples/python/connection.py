@@ -1,7 +1,7 @@
 """The way to postkeeperd, as every example takes it: generated stubs, and a channel with the service's manners.
 
-The stubs are made by protoc from protos/ at the first import (packages protobuf-compiler, protobuf-compiler-grpc) and
-kept in build/python/, one folder for each state of the protos.
+The stubs are made by protoc from the protos at the first import (packages protobuf-compiler, protobuf-compiler-grpc)
+and kept in build/python/, one folder for each state of the protos.
 """
 
 import hashlib
@@ -15,9 +15,11 @@ import tempfile
 import grpc
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROTOS = ROOT / "protos"
+# Of the source tree or, where there is none around, of the installed package.
+PROTOS = next(filter(pathlib.Path.is_dir, (ROOT / "protos", pathlib.Path("/usr/share/postkeeper/protos"))))
 SERVICE_CONFIG = PROTOS / "postkeeper/v1/service_config.json"
 DEFAULT_ADDRESS = "127.0.0.1:7411"
+CONNECT_S = 10
 
 
 def stubs_folder():
@@ -67,7 +69,7 @@ def open_channel(address=None):
     ])
 
 
-def require_server(channel, address=None, timeout_s=10):
+def require_server(channel, address=None, timeout_s=CONNECT_S):
     """Raises ConnectionError if nobody answers within timeout_s. Calls would wait in silence until their deadline."""
     try:
         grpc.channel_ready_future(channel).result(timeout_s)
@@ -76,9 +78,13 @@ def require_server(channel, address=None, timeout_s=10):
             f"cannot reach postkeeperd at {address or default_address()}. Is it running? Start it: postkeeperd") from None
 
 
-def is_worth_reopening(error):
-    """Whether a stream that ended with this broke on the way, rather than being refused by the service."""
-    if error.code() == grpc.StatusCode.UNAVAILABLE:
+def is_worth_repeating(error):
+    """Whether a call or stream that ended with this may go well the next time: the way broke, or the service is full.
+
+    For calls that are safe to repeat only, as those with a request_id are.
+    """
+    if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED,
+                        grpc.StatusCode.DEADLINE_EXCEEDED):
         return True
     # What gRPC itself says of a broken connection or a server that ends. The service gives details with what it says.
     is_of_service = any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())

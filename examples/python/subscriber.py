@@ -3,6 +3,7 @@
 
 Started again with the same file it goes on behind the last message it printed: none is missed, and only what was
 printed but not yet noted (a crash between the two) comes again. Without the file it begins at the oldest message kept.
+It can be ended at any moment, also with kill -9.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def subscribe(stub, topic, file):
     position = read_position(file)
     start = message_pb2.Start(after=position) if position else message_pb2.Start(earliest=True)
     # No deadline: it lives as long as the subscriber. The channel's pings notice a dead server.
-    request = message_pb2.SubscribeRequest(topic=topic, start=start, subscriber="subscriber.py")
+    request = message_pb2.SubscribeRequest(topic=topic, start=start, subscriber="python-subscriber")
     for response in stub.Subscribe(request):
         for message in response.messages:
             handle(message)
@@ -54,22 +55,27 @@ def subscribe(stub, topic, file):
             write_position(file, position)
 
 
+def run(topic, file):
+    with connection.open_channel() as channel:
+        connection.require_server(channel)
+        stub = message_pb2_grpc.MessageServiceStub(channel)
+        while True:
+            try:
+                subscribe(stub, topic, file)
+            except grpc.RpcError as error:
+                if not connection.is_worth_repeating(error):
+                    raise
+                print(f"subscriber: opening a new stream; {connection.explain(error)}", file=sys.stderr)
+            time.sleep(REOPEN_S)
+
+
 def main():
     parser = argparse.ArgumentParser(description="Print what is published on a topic, resuming where it stopped.")
     parser.add_argument("topic")
     parser.add_argument("position_file", type=pathlib.Path)
     arguments = parser.parse_args()
     try:
-        with connection.open_channel() as channel:
-            connection.require_server(channel)
-            stub = message_pb2_grpc.MessageServiceStub(channel)
-            while True:
-                try:
-                    subscribe(stub, arguments.topic, arguments.position_file)
-                except grpc.RpcError as error:
-                    if not connection.is_worth_reopening(error):
-                        raise
-                time.sleep(REOPEN_S)
+        run(arguments.topic, arguments.position_file)
     except KeyboardInterrupt:
         sys.exit(130)
     except grpc.RpcError as error:

@@ -8,23 +8,26 @@ Killed with -9, its messages go to other workers when their leases lapse.
 """
 
 import argparse
+import os
 import queue
 import signal
 import sys
+import threading
 import time
 
 import connection
 import grpc
-from google.protobuf import duration_pb2
 from postkeeper.v1 import message_pb2, message_pb2_grpc
 
 HELD_MESSAGES = 10
-LEASE_S = 10
 REOPEN_S = 1
+DRAIN_S = 20  # below the 30 s after which Kubernetes kills
 
 
 def handle(delivery):
     """The work. Raise, and the message is tried again later."""
+    if not delivery.message.body:
+        raise ValueError("an empty message")
     print(f"attempt {delivery.attempt}: {delivery.message.body.decode('utf-8', 'replace')}", flush=True)
 
 
@@ -37,12 +40,19 @@ class Worker:
         self.is_busy = False
         self.is_stopping = False
 
-    def stop(self, *_):
-        """The signal handler. A second signal does not wait for the message in hand."""
-        if self.is_stopping:
-            sys.exit(1)
+    def stop(self, number, _):
+        """The signal handler. A second signal ends the program at once."""
+        signal.signal(number, signal.SIG_DFL)
         self.is_stopping = True
+        timer = threading.Timer(DRAIN_S, self.give_up)
+        timer.daemon = True
+        timer.start()
         self.drain()
+
+    @staticmethod
+    def give_up():
+        print(f"worker: not drained within {DRAIN_S} s; what it held comes again", file=sys.stderr, flush=True)
+        os._exit(1)
 
     def drain(self):
         self.frames.put(message_pb2.ConsumeRequest(drain=True))
@@ -58,7 +68,7 @@ class Worker:
                     # No deadline: it lives as long as the worker. The channel's pings notice a dead server.
                     self.read(stub.Consume(self.opening()))
                 except grpc.RpcError as error:
-                    if not connection.is_worth_reopening(error):
+                    if not connection.is_worth_repeating(error):
                         raise
                     print(f"worker: opening a new stream; {connection.explain(error)}", file=sys.stderr)
                 finally:
@@ -71,8 +81,8 @@ class Worker:
         """The frames of a new stream: who we are, what the last stream left unanswered, then what comes."""
         self.frames = queue.SimpleQueue()
         first = message_pb2.ConsumeRequest(open=message_pb2.Open(
-            source=self.source, consumer="worker.py", keep_leases=True,
-            lease_duration=duration_pb2.Duration(seconds=LEASE_S), credit=message_pb2.Credit(messages=HELD_MESSAGES)))
+            source=self.source, consumer="python-worker", keep_leases=True,
+            credit=message_pb2.Credit(messages=HELD_MESSAGES)))
         again = list(self.unanswered.values())
         if self.is_stopping:
             self.drain()
@@ -96,7 +106,7 @@ class Worker:
                         error = message_pb2.SettleError.Name(failure.error)
                         print(f"worker: not settled, may be done twice: {error}", file=sys.stderr)
             elif kind == "draining":
-                self.drain()  # the server goes away; a new stream goes on
+                self.drain()  # the server goes away, or wants the stream to move; a new stream goes on
 
     def work_on(self, deliveries):
         self.is_busy = True
@@ -106,8 +116,7 @@ class Worker:
             try:
                 handle(delivery)
             except Exception as error:  # whatever it is, the message must not be lost
-                self.settle(nacks=[message_pb2.Nacks(lease_tokens=[delivery.lease_token],
-                                                     reason=f"{type(error).__name__}: {error}"[:250])])
+                self.settle(nacks=[message_pb2.Nacks(lease_tokens=[delivery.lease_token], reason=str(error)[:250])])
             else:
                 self.settle(ack_tokens=[delivery.lease_token])
         self.is_busy = False
@@ -123,8 +132,8 @@ class Worker:
 
 def main():
     parser = argparse.ArgumentParser(description="Work on the messages of a queue until SIGTERM or Ctrl-C.")
-    parser.add_argument("source", help="a queue")
-    worker = Worker(parser.parse_args().source)
+    parser.add_argument("queue")
+    worker = Worker(parser.parse_args().queue)
     signal.signal(signal.SIGTERM, worker.stop)
     signal.signal(signal.SIGINT, worker.stop)
     try:
