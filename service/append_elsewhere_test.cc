@@ -213,8 +213,11 @@ TEST_F(AppendElsewhereTest, DeletedAndMadeAgain) {
       seconds(40)));
   int accepted = 0;
   for (const auto& call : calls) {
-    if (call->result->ok()) ++accepted;
-    if (!call->result->ok()) EXPECT_TRUE(HasReason(call->result->status(), Reason::kQueueNotFound));
+    if (call->result->ok()) {
+      ++accepted;
+    } else {
+      EXPECT_TRUE(HasReason(call->result->status(), Reason::kQueueNotFound)) << call->result->status();
+    }
   }
   EXPECT_GT(accepted, 0);
   EXPECT_LT(accepted, 41);

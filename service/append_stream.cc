@@ -3,6 +3,7 @@
 #include <asio/post.hpp>
 #include <deque>
 #include <utility>
+#include <vector>
 
 #include "postkeeper/wire/v1/wire.pb.h"
 #include "service/log_handle.h"
@@ -21,6 +22,16 @@ constexpr int kUnansweredFramesMax = 64;
 constexpr std::int64_t kUnansweredBytesMax = 4 << 20;
 // As of a unary call.
 constexpr int kOpeningsMax = 5;
+
+// A later frame as the first one of a stream. What comes last counts, in protobuf.
+grpc::ByteBuffer WithLogName(const grpc::ByteBuffer& frame, const Name& log_name) {
+  wire::v1::AppendRequest name;
+  name.set_log(log_name.Full());
+  std::vector<grpc::Slice> slices;
+  if (!frame.Dump(&slices).ok()) return frame;  // it was read before
+  slices.push_back(EncodeMessage(name));
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
 
 // How it works. Frames are read and checked on gRPC's thread and wait in `accepted_`; Submit gives them to the engine
 // on its strand, in order. Answers are kept in the order of the frames.
@@ -124,7 +135,7 @@ class AppendStream final : public BidiCall {
         if (is_first) log_name_ = append->log;
         if (log_ && !append->request_id.empty() && !log_->is_serving()) {
           needs_owner_ = true;
-          frame_for_owner_ = bytes;
+          frame_for_owner_ = WithLogName(bytes, *log_name_);
         }
         accepted_.push_back({ticket, *std::move(append)});
       } else {

@@ -30,6 +30,7 @@ struct Sum {
   std::array<std::int64_t, kFaults> fired{};
   std::map<std::string, std::int64_t> judged;
   std::int64_t relayed = 0;
+  std::int64_t appended_elsewhere = 0;
   int failed = 0;
 };
 
