@@ -3,12 +3,16 @@
 #include <asio/post.hpp>
 #include <deque>
 #include <utility>
+#include <vector>
 
 #include "postkeeper/wire/v1/wire.pb.h"
 #include "service/log_handle.h"
 #include "service/ordered_answers.h"
+#include "service/owner_route.h"
 #include "service/stream_call.h"
 #include "service/wire_codec.h"
+#include "zkstore/errors.h"
+#include "zkstore/text.h"
 
 namespace postkeeper {
 namespace {
@@ -16,9 +20,26 @@ namespace {
 // The API's bound. The bytes bound what one stream takes of the appender's queue, and are enough to keep it busy.
 constexpr int kUnansweredFramesMax = 64;
 constexpr std::int64_t kUnansweredBytesMax = 4 << 20;
+// As of a unary call.
+constexpr int kOpeningsMax = 5;
+
+// A later frame as the first one of a stream. What comes last counts, in protobuf.
+grpc::ByteBuffer WithLogName(const grpc::ByteBuffer& frame, const Name& log_name) {
+  wire::v1::AppendRequest name;
+  name.set_log(log_name.Full());
+  std::vector<grpc::Slice> slices;
+  if (!frame.Dump(&slices).ok()) return frame;  // it was read before
+  slices.push_back(EncodeMessage(name));
+  return grpc::ByteBuffer(slices.data(), slices.size());
+}
 
 // How it works. Frames are read and checked on gRPC's thread and wait in `accepted_`; Submit gives them to the engine
 // on its strand, in order. Answers are kept in the order of the frames.
+//
+// The frames of a stream without request_ids are appended here, whoever owns the log, and wait when there is no room
+// that does not have to be asked for. From the first frame with a request_id on, all go through the owner: that frame
+// is held back, with nothing read behind it, until all before it are answered, and then it is the first of a relayed
+// stream. So does all of a stream that begins with a request_id, or on a log too small for this (AppendRoom).
 //
 // «The first failure ends the stream, and no later frame is written» holds for these reasons:
 //  - What is wrong with a frame itself is found before it is accepted; then nothing more is read.
@@ -95,14 +116,14 @@ class AppendStream final : public BidiCall {
 
   bool MayRead() override ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     const bool is_opening = log_name_.has_value() && !log_.has_value();
-    return !is_opening && !has_bad_frame_ && !has_failed_ && !is_leaving_ &&
+    return !is_opening && !needs_owner_ && !has_bad_frame_ && !has_failed_ && !is_leaving_ &&
            unanswered_frames_ < kUnansweredFramesMax && unanswered_bytes_ < kUnansweredBytesMax;
   }
 
   void OnFrame(const grpc::ByteBuffer& bytes) override {
     absl::StatusOr<CheckedAppend> append = Check(bytes);
     const bool is_first = append.ok() && !log_name_;
-    if (is_first) first_frame_ = bytes;
+    if (is_first) frame_for_owner_ = bytes;
     std::optional<LogHandle> log;
     {
       absl::MutexLock lock(&mutex_);
@@ -112,6 +133,10 @@ class AppendStream final : public BidiCall {
         unanswered_bytes_ += append->message_bytes;
         sizes_.push_back(append->message_bytes);
         if (is_first) log_name_ = append->log;
+        if (log_ && !append->request_id.empty() && !log_->is_serving()) {
+          needs_owner_ = true;
+          frame_for_owner_ = WithLogName(bytes, *log_name_);
+        }
         accepted_.push_back({ticket, *std::move(append)});
       } else {
         sizes_.push_back(0);
@@ -123,7 +148,7 @@ class AppendStream final : public BidiCall {
     if (!append.ok()) {
       Pump();
     } else if (is_first) {
-      Open();
+      Open(1);
     } else if (log) {
       asio::post(log->strand(), [self = Self()] { self->Submit(); });
     }
@@ -144,31 +169,45 @@ class AppendStream final : public BidiCall {
 
   void OnInputEnd() override { Pump(); }
 
-  void Open() {
-    if (std::optional<LogHandle> log = LogHandle::Find(*broker_, *log_name_)) return RelayOrOpen(*std::move(log));
-    auto open = [](std::shared_ptr<AppendStream> self) -> Task<void> {
+  void Open(int openings) {
+    if (std::optional<LogHandle> log = LogHandle::Find(*broker_, *log_name_)) {
+      return RelayOrOpen(*std::move(log), openings);
+    }
+    auto open = [](std::shared_ptr<AppendStream> self, int opening) -> Task<void> {
       absl::StatusOr<LogHandle> log = co_await LogHandle::Open(*self->broker_, *self->log_name_);
       if (log.ok()) {
-        self->RelayOrOpen(*std::move(log));
+        self->RelayOrOpen(*std::move(log), opening);
       } else {
         self->FailAccepted(log.status());
       }
     };
-    Spawn(desk_.environment.executor(), open(Self()));
+    Spawn(desk_.environment.executor(), open(Self(), openings));
   }
 
-  void RelayOrOpen(LogHandle log) {
-    auto relay_or_open = [](std::shared_ptr<AppendStream> self, LogHandle opened) -> Task<void> {
-      if (!opened.is_serving()) {
-        self->is_safe_to_repeat_ = false;
-        const bool is_elsewhere = co_await self->RelayIfElsewhere(opened, std::exchange(self->first_frame_, {}));
-        if (is_elsewhere) co_return;
-        self->is_safe_to_repeat_ = true;
+  void RelayOrOpen(LogHandle log, int openings) {
+    auto relay_or_open = [](std::shared_ptr<AppendStream> self, LogHandle opened, int opening) -> Task<void> {
+      const std::optional<AppendSize> first = self->NextSize();
+      if (!opened.is_serving() && first) {
+        const AppendRoute route = co_await RouteAppend(opened, *first, IsRelayed(self->context_));
+        if (route == AppendRoute::kGone && opening < kOpeningsMax) co_return self->Open(opening + 1);
+        const bool is_local = route == AppendRoute::kHere && opened.room().SuitsStreams();
+        if (!is_local && co_await self->RelayFrame(opened)) co_return;
       }
       self->OnOpened(std::move(opened));
     };
     const asio::any_io_executor strand = log.strand();
-    Spawn(strand, relay_or_open(Self(), std::move(log)));
+    Spawn(strand, relay_or_open(Self(), std::move(log), openings));
+  }
+
+  // True: the stream goes on at the owner, from this frame on, or has ended.
+  Task<bool> RelayFrame(LogHandle log) {
+    const std::shared_ptr<AppendStream> self = Self();
+    if (log.is_serving()) co_return false;
+    is_safe_to_repeat_ = false;
+    grpc::ByteBuffer frame = std::exchange(frame_for_owner_, {});
+    const bool is_elsewhere = co_await RelayIfElsewhere(std::move(log), std::move(frame));
+    if (!is_elsewhere) is_safe_to_repeat_ = true;
+    co_return is_elsewhere;
   }
 
   void OnOpened(LogHandle log) {
@@ -176,6 +215,7 @@ class AppendStream final : public BidiCall {
     {
       absl::MutexLock lock(&mutex_);
       log_ = std::move(log);
+      frame_for_owner_ = {};
     }
     asio::post(strand, [self = Self()] {
       self->Submit();
@@ -189,6 +229,7 @@ class AppendStream final : public BidiCall {
   std::optional<Accepted> NextToSubmit() {
     absl::MutexLock lock(&mutex_);
     if (has_failed_ || end_ || accepted_.empty() || is_waiting_) return std::nullopt;
+    if (needs_owner_ && accepted_.size() == 1) return std::nullopt;
     const bool has_id = !accepted_.front().append.request_id.empty();
     if (submitted_ > 0 && has_id != submitted_with_id_) return std::nullopt;
     Accepted next = std::move(accepted_.front());
@@ -198,31 +239,74 @@ class AppendStream final : public BidiCall {
     return next;
   }
 
-  bool HasIdNext() {
+  std::optional<AppendSize> NextSize() {
     absl::MutexLock lock(&mutex_);
-    return !accepted_.empty() && !accepted_.front().append.request_id.empty();
+    if (accepted_.empty()) return std::nullopt;
+    return SizeOf(accepted_.front().append);
+  }
+
+  // The engine would take the next frame now.
+  bool IsReadyForNext() {
+    const std::optional<AppendSize> next = NextSize();
+    return !next || log_->IsReadyFor(next->has_request_id) || log_->HasRoomFor(*next);
+  }
+
+  // The frame that needs the owner is the next, and all before it were answered.
+  bool MustRelayNext() {
+    absl::MutexLock lock(&mutex_);
+    if (!needs_owner_ || is_turning_ || has_failed_ || end_ || accepted_.size() != 1) return false;
+    is_turning_ = unanswered_frames_ == 1;
+    return is_turning_;
+  }
+
+  void RelayFromHere() {
+    auto relay = [](std::shared_ptr<AppendStream> self) -> Task<void> {
+      if (co_await self->RelayFrame(*self->log_)) co_return;
+      {
+        absl::MutexLock lock(&self->mutex_);
+        self->needs_owner_ = self->is_turning_ = false;
+      }
+      self->Submit();
+      self->ReadMore();
+    };
+    Spawn(log_->strand(), relay(Self()));
   }
 
   void Submit() {
-    if (!log_->IsReadyFor(HasIdNext())) return WaitForOwner();
+    if (MustRelayNext()) return RelayFromHere();
+    if (IsOwnersTurn()) return;
+    if (!IsReadyForNext()) return WaitUntilReady();
     while (std::optional<Accepted> next = NextToSubmit()) {
       log_->Append(std::move(next->append), [self = Self(), ticket = next->ticket](absl::StatusOr<Appended> outcome) {
         self->OnAppended(ticket, outcome);
       });
-      if (!log_->IsReadyFor(HasIdNext())) return WaitForOwner();
+      if (IsOwnersTurn()) return;
+      if (!IsReadyForNext()) return WaitUntilReady();
     }
   }
 
+  // The next frame is the one that needs the owner: it waits for OnFrameSent.
+  bool IsOwnersTurn() {
+    absl::MutexLock lock(&mutex_);
+    return needs_owner_ && accepted_.size() <= 1;
+  }
+
   // The engine keeps the order of calls that find it ready, not of those that wait for it.
-  void WaitForOwner() {
+  void WaitUntilReady() {
     {
       absl::MutexLock lock(&mutex_);
       if (is_waiting_ || accepted_.empty()) return;
       is_waiting_ = true;
     }
     auto wait = [](std::shared_ptr<AppendStream> self) -> Task<void> {
-      const bool has_id = self->HasIdNext();
-      const absl::Status status = co_await self->log_->WaitUntilReadyFor(has_id, kOwnerPatience);
+      const AppendSize next = self->NextSize().value_or(AppendSize());
+      absl::Status status;
+      // A log too small for this is not waited for; the client opens the stream again, at its owner.
+      if (next.has_request_id || IsRelayed(self->context_) || !self->log_->room().SuitsStreams()) {
+        status = co_await self->log_->WaitUntilReadyFor(next.has_request_id, kOwnerPatience);
+      } else {
+        status = co_await self->log_->WaitForRoom(next, kOwnerPatience);
+      }
       {
         absl::MutexLock lock(&self->mutex_);
         self->is_waiting_ = false;
@@ -230,10 +314,22 @@ class AppendStream final : public BidiCall {
       if (status.ok()) {
         self->Submit();
       } else {
+        const bool is_gone = absl::IsNotFound(status) || IsLogGone(status);
+        if (is_gone) status = co_await self->SayWhatIsGone();
         self->FailAccepted(status);
       }
     };
     Spawn(log_->strand(), wait(Self()));
+  }
+
+  // The log was deleted. The name may be of another one by now, for another stream.
+  Task<absl::Status> SayWhatIsGone() {
+    const std::shared_ptr<AppendStream> self = Self();
+    log_->SetGone();
+    const absl::StatusOr<LogHandle> log = co_await LogHandle::Open(*broker_, *log_name_);
+    if (!log.ok()) co_return log.status();
+    co_return MakeError(Reason::kNoOwner, Cat(log->full_name(), " was deleted and made again. Open the stream again"),
+                        {.resource = log->full_name()});
   }
 
   // Of the frames that were not given to the engine, the first fails with this.
@@ -254,6 +350,7 @@ class AppendStream final : public BidiCall {
     } else {
       answer = outcome.status();
     }
+    const bool is_gone = IsLogGone(outcome.status());
     bool is_more_accepted = false;
     {
       absl::MutexLock lock(&mutex_);
@@ -261,8 +358,19 @@ class AppendStream final : public BidiCall {
       if (!outcome.ok() && !has_failed_) is_safe_to_repeat_ = submitted_with_id_;
       if (!outcome.ok()) has_failed_ = true;
       --submitted_;
-      answers_.Give(ticket, std::move(answer));
+      if (!is_gone) answers_.Give(ticket, std::move(answer));
       is_more_accepted = !has_failed_ && !accepted_.empty() && submitted_ == 0;
+    }
+    if (is_gone) {
+      auto say = [](std::shared_ptr<AppendStream> self, Ticket refused) -> Task<void> {
+        absl::Status status = co_await self->SayWhatIsGone();
+        {
+          absl::MutexLock lock(&self->mutex_);
+          self->answers_.Give(refused, std::move(status));
+        }
+        self->Pump();
+      };
+      Spawn(log_->strand(), say(Self(), ticket));
     }
     Pump();
     if (is_more_accepted) asio::post(log_->strand(), [self = Self()] { self->Submit(); });
@@ -290,17 +398,21 @@ class AppendStream final : public BidiCall {
   }
 
   void OnFrameSent() override {
+    bool needs_owner = false;
     {
       absl::MutexLock lock(&mutex_);
       --unanswered_frames_;
       unanswered_bytes_ -= sizes_.front();
       sizes_.pop_front();
+      needs_owner = needs_owner_;
     }
+    if (needs_owner) asio::post(log_->strand(), [self = Self()] { self->Submit(); });
     ReadMore();
   }
 
   const Name::Kind log_kind_;
-  grpc::ByteBuffer first_frame_;
+  // The first frame until the log is open, then one that needs the owner: in the hands of one thread at a time.
+  grpc::ByteBuffer frame_for_owner_;
   // Set by the first frame, before log_; then constant.
   std::optional<Name> log_name_;
   // Set once, under the mutex, before the strand is used; then constant.
@@ -309,7 +421,9 @@ class AppendStream final : public BidiCall {
   std::deque<Accepted> accepted_ ABSL_GUARDED_BY(mutex_);  // not yet given to the engine
   int submitted_ ABSL_GUARDED_BY(mutex_) = 0;              // given to it, and not answered
   bool submitted_with_id_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_waiting_ ABSL_GUARDED_BY(mutex_) = false;     // for an owner
+  bool is_waiting_ ABSL_GUARDED_BY(mutex_) = false;     // for an owner, or for room
+  bool needs_owner_ ABSL_GUARDED_BY(mutex_) = false;    // the last frame accepted has an id; nothing is read behind it
+  bool is_turning_ ABSL_GUARDED_BY(mutex_) = false;     // to the owner
   bool has_bad_frame_ ABSL_GUARDED_BY(mutex_) = false;  // nothing is read behind it
   bool has_failed_ ABSL_GUARDED_BY(mutex_) = false;     // nothing more is given to the engine
   bool is_leaving_ ABSL_GUARDED_BY(mutex_) = false;

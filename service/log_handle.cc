@@ -6,6 +6,14 @@
 #include "zkstore/text.h"
 
 namespace postkeeper {
+namespace {
+
+// Between two looks for room.
+constexpr Duration kLookPause = std::chrono::milliseconds(50);
+// How long a ZooKeeper that does not answer is waited for.
+constexpr Duration kZookeeperPatience = std::chrono::milliseconds(1500);
+
+}  // namespace
 
 absl::Status NoSubscription(const Name& name) {
   return MakeError(
@@ -13,6 +21,10 @@ absl::Status NoSubscription(const Name& name) {
       Cat("there is no ", name.Full(), ": this build serves no subscriptions. Read the topic: postkeeper subscribe ",
           name.Topic().Short()),
       {.resource = name.Full()});
+}
+
+bool IsLogGone(const absl::Status& status) {
+  return HasReason(status, Reason::kQueueNotFound) || HasReason(status, Reason::kTopicNotFound);
 }
 
 std::optional<LogHandle> LogHandle::Find(const Broker& broker, const Name& name) {
@@ -66,6 +78,48 @@ bool LogHandle::IsReadyFor(bool has_id) const {
 Task<absl::Status> LogHandle::WaitUntilReadyFor(bool has_id, Duration timeout) const {
   return std::visit([has_id, timeout](const auto& engine) { return engine->WaitUntilReadyFor(has_id, timeout); },
                     engine_);
+}
+
+bool LogHandle::HasRoomFor(const AppendSize& append) const {
+  return std::visit([&append](const auto& engine) { return engine->HasRoomFor(append); }, engine_);
+}
+
+AppendRoom& LogHandle::room() const {
+  return std::visit([](const auto& engine) -> AppendRoom& { return engine->room(); }, engine_);
+}
+
+const std::string& LogHandle::full_name() const {
+  return std::visit([](const auto& engine) -> const std::string& { return engine->full_name(); }, engine_);
+}
+
+Task<absl::Status> LogHandle::WaitForRoom(AppendSize append, Duration timeout) const {
+  const LogHandle self = *this;
+  Environment& environment = self.room().environment();
+  const Instant began = environment.Now();
+  while (!self.is_serving()) {
+    const absl::Status looked = co_await self.room().Look();
+    if (absl::IsNotFound(looked)) {
+      self.SetGone();
+      co_return looked;
+    }
+    if (self.is_serving() || self.HasRoomFor(append)) break;
+    const Duration waited = environment.Now() - began;
+    if (!looked.ok() && waited >= kZookeeperPatience) co_return looked;
+    if (looked.ok()) {
+      absl::Status bounds = self.room().CheckBounds(append, self.full_name());
+      if (!bounds.ok()) co_return bounds;
+    }
+    if (waited >= timeout) {
+      co_return MakeError(Reason::kNoOwner, Cat("nobody works for ", self.full_name(), ", which has much to be read"),
+                          {.resource = self.full_name()});
+    }
+    co_await SleepFor(environment, kLookPause);
+  }
+  co_return absl::OkStatus();
+}
+
+void LogHandle::SetGone() const {
+  std::visit([](const auto& engine) { engine->SetGone(); }, engine_);
 }
 
 Task<std::optional<std::string>> LogHandle::FindOwner(Duration timeout) const {

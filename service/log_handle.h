@@ -24,12 +24,20 @@ class LogHandle {
   // Thread-safe.
   asio::any_io_executor strand() const;
   const Uid& uid() const;
+  const std::string& full_name() const;
   void Append(CheckedAppend append, LogAppender::Done done) const;
   // Thread-safe.
   bool is_serving() const;
   // See QueueEngine.
   bool IsReadyFor(bool has_id) const;
   Task<absl::Status> WaitUntilReadyFor(bool has_id, Duration timeout) const;
+  // Whether it may be appended by this replica, which does not own the log.
+  bool HasRoomFor(const AppendSize& append) const;
+  AppendRoom& room() const;
+  // OK when a HasRoomFor that was not will do, or this replica owns the log; at most `timeout`. QUEUE_FULL, STORE_FULL,
+  // NO_OWNER, ZOOKEEPER_UNAVAILABLE; absl::NotFound when the log is gone.
+  Task<absl::Status> WaitForRoom(AppendSize append, Duration timeout) const;
+  void SetGone() const;
   Task<std::optional<std::string>> FindOwner(Duration timeout) const;
   Task<void> HandOver(Duration timeout) const;
 
@@ -39,6 +47,9 @@ class LogHandle {
 
 // SUBSCRIPTION_NOT_FOUND, since this build has none.
 absl::Status NoSubscription(const Name& name);
+
+// What an append says when its log was deleted.
+bool IsLogGone(const absl::Status& status);
 
 // The engine of a queue that is there; unlike Broker::OpenQueue it never creates one. `name` may be of a subscription,
 // which is not found.

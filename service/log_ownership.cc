@@ -91,8 +91,7 @@ Task<absl::Status> LogOwnership::Take() {
   absl::StatusOr<OwnerView> taken = co_await TakeOwnership(context_.client, context_.layout, log_, context_.process,
                                                            context_.address, std::move(may_take));
   if (absl::IsNotFound(taken.status())) {
-    is_gone_ = true;
-    if (!is_stopped_ && listener_.on_gone) listener_.on_gone();
+    SetGone();
     co_return taken.status();
   }
   if (!taken.ok()) co_return taken.status();
@@ -102,7 +101,7 @@ Task<absl::Status> LogOwnership::Take() {
   held_ = *taken;
   session_id_ = session.session_id;
   absl::Status loaded = co_await listener_.on_taken(held_);
-  if (!loaded.ok() || is_stopped_) co_return loaded;
+  if (!loaded.ok() || is_stopped_ || is_gone_) co_return loaded;
   is_held_ = true;
   owner_elsewhere_.reset();
   changed_.Notify();
@@ -226,6 +225,15 @@ void LogOwnership::Lose(absl::Status why) {
   listener_.on_lost(std::move(why));
   context_.metrics.ownership().Lost();
   wake_.Notify();
+}
+
+void LogOwnership::SetGone() {
+  if (is_gone_) return;
+  Lose(MakeError(Reason::kNoOwner, "the log was deleted"));
+  is_gone_ = true;
+  if (!is_stopped_ && listener_.on_gone) listener_.on_gone();
+  wake_.Notify();
+  changed_.Notify();
 }
 
 Task<absl::Status> LogOwnership::Confirm() {

@@ -51,6 +51,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   void Look();
   // The engine has found that the log is not ours, or its memory not right: on_lost is called, and it is taken again.
   void Lose(absl::Status why);
+  // The engine has found that the log is deleted: on_gone is called.
+  void SetGone();
   // Something does not fit to what the engine knows: perhaps it was deposed and has not heard of it. Then the log is
   // given up as by Lose, and the answer is NO_OWNER. NOT_FOUND, ZOOKEEPER_UNAVAILABLE: it could not be asked.
   Task<absl::Status> Confirm();

@@ -9,6 +9,7 @@
 #include "service/append_stream.h"
 #include "service/consume_stream.h"
 #include "service/logging.h"
+#include "service/owner_route.h"
 #include "service/raw_service.h"
 #include "service/subscribe_stream.h"
 #include "service/unary_call.h"
@@ -18,45 +19,10 @@ namespace {
 
 // A Dequeue that waits ends so long before its deadline, so that an empty answer still arrives.
 constexpr Duration kBeforeDeadline = std::chrono::milliseconds(500);
+// How often the name of a call is resolved, while what it names is deleted and made again and again.
+constexpr int kOpeningsMax = 5;
 
 // ---- Enqueue and Publish
-
-// Each of these runs on the log's strand.
-void AppendHere(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
-  log.Append(std::move(append), [call](absl::StatusOr<Appended> outcome) {
-    if (outcome.ok()) {
-      call->Answer(EncodeAppended(*outcome));
-    } else {
-      call->Fail(outcome.status());
-    }
-  });
-}
-
-Task<void> RelayOrAppend(LogHandle log, UnaryCall* call, CheckedAppend append) {
-  const bool is_answered = co_await call->RelayIfElsewhere(log);
-  if (!is_answered) AppendHere(log, call, std::move(append));
-}
-
-void AppendTo(const LogHandle& log, UnaryCall* call, CheckedAppend append) {
-  if (log.is_serving()) return AppendHere(log, call, std::move(append));
-  Spawn(log.strand(), RelayOrAppend(log, call, std::move(append)));
-}
-
-void PostAppend(LogHandle log, UnaryCall* call, CheckedAppend append) {
-  const asio::any_io_executor strand = log.strand();
-  asio::post(strand, [log = std::move(log), call, append = std::move(append)]() mutable {
-    AppendTo(log, call, std::move(append));
-  });
-}
-
-Task<void> OpenAndAppend(UnaryCall* call, CheckedAppend append) {
-  absl::StatusOr<LogHandle> log = co_await LogHandle::Open(call->broker(), *append.log);
-  if (log.ok()) {
-    PostAppend(*std::move(log), call, std::move(append));
-  } else {
-    call->Fail(log.status());
-  }
-}
 
 absl::StatusOr<CheckedAppend> ReadAppend(const Desk& desk, const grpc::ByteBuffer& bytes, Name::Kind log_kind) {
   const std::string_view type = log_kind == Name::Kind::kQueue ? "EnqueueRequest" : "PublishRequest";
@@ -64,6 +30,60 @@ absl::StatusOr<CheckedAppend> ReadAppend(const Desk& desk, const grpc::ByteBuffe
   if (absl::Status status = DecodeRequest(bytes, type, request); !status.ok()) return status;
   return CheckAppend(std::move(request),
                      {.log_kind = log_kind, .now = desk.environment.WallNow(), .limits = desk.limits});
+}
+
+Task<void> OpenAndAppend(UnaryCall* call, CheckedAppend append, int openings);
+
+// The log was deleted; nothing was written. Its name may be of another one by now.
+void AppendToNextOfName(UnaryCall* call, Name::Kind log_kind, const absl::Status& gone, int openings) {
+  absl::StatusOr<CheckedAppend> append = ReadAppend(call->desk(), call->request(), log_kind);
+  if (openings >= kOpeningsMax || !append.ok()) return call->Fail(gone);
+  Spawn(call->desk().environment.executor(), OpenAndAppend(call, *std::move(append), openings + 1));
+}
+
+// Each of these runs on the log's strand.
+void AppendHere(const LogHandle& log, UnaryCall* call, CheckedAppend append, int openings) {
+  const Name::Kind log_kind = append.log->kind;
+  log.Append(std::move(append), [call, log_kind, openings](absl::StatusOr<Appended> outcome) {
+    if (outcome.ok()) {
+      call->Answer(EncodeAppended(*outcome));
+    } else if (IsLogGone(outcome.status())) {
+      AppendToNextOfName(call, log_kind, outcome.status(), openings);
+    } else {
+      call->Fail(outcome.status());
+    }
+  });
+}
+
+Task<void> RelayOrAppend(LogHandle log, UnaryCall* call, CheckedAppend append, int openings) {
+  const AppendRoute route = co_await RouteAppend(log, SizeOf(append), IsRelayed(call->context()));
+  if (route == AppendRoute::kOwner) {
+    const bool is_answered = co_await call->RelayIfElsewhere(log);
+    if (is_answered) co_return;
+  }
+  AppendHere(log, call, std::move(append), openings);
+}
+
+void AppendTo(const LogHandle& log, UnaryCall* call, CheckedAppend append, int openings) {
+  const bool is_here = log.is_serving() || (!IsRelayed(call->context()) && log.HasRoomFor(SizeOf(append)));
+  if (is_here) return AppendHere(log, call, std::move(append), openings);
+  Spawn(log.strand(), RelayOrAppend(log, call, std::move(append), openings));
+}
+
+void PostAppend(LogHandle log, UnaryCall* call, CheckedAppend append, int openings) {
+  const asio::any_io_executor strand = log.strand();
+  asio::post(strand, [log = std::move(log), call, append = std::move(append), openings]() mutable {
+    AppendTo(log, call, std::move(append), openings);
+  });
+}
+
+Task<void> OpenAndAppend(UnaryCall* call, CheckedAppend append, int openings) {
+  absl::StatusOr<LogHandle> log = co_await LogHandle::Open(call->broker(), *append.log);
+  if (log.ok()) {
+    PostAppend(*std::move(log), call, std::move(append), openings);
+  } else {
+    call->Fail(log.status());
+  }
 }
 
 grpc::ServerUnaryReactor* ServeAppend(UnaryCall* call, const grpc::ByteBuffer& bytes, Name::Kind log_kind) {
@@ -76,9 +96,9 @@ grpc::ServerUnaryReactor* ServeAppend(UnaryCall* call, const grpc::ByteBuffer& b
   call->SetSafeToRepeat(!append->request_id.empty());
   if (!call->Enter()) return reactor;
   if (std::optional<LogHandle> log = LogHandle::Find(call->broker(), *append->log)) {
-    PostAppend(*std::move(log), call, *std::move(append));
+    PostAppend(*std::move(log), call, *std::move(append), 1);
   } else {
-    Spawn(call->desk().environment.executor(), OpenAndAppend(call, *std::move(append)));
+    Spawn(call->desk().environment.executor(), OpenAndAppend(call, *std::move(append), 1));
   }
   return reactor;
 }

@@ -39,4 +39,15 @@ Task<OwnerRoute> RouteToOwner(Environment& environment, LogHandle log, bool is_r
   co_return Route(OwnerRoute::Kind::kNowhere, address);
 }
 
+Task<AppendRoute> RouteAppend(LogHandle log, AppendSize append, bool is_relayed) {
+  if (log.is_serving() || append.has_request_id || is_relayed) co_return AppendRoute::kOwner;
+  if (log.HasRoomFor(append)) co_return AppendRoute::kHere;
+  const absl::Status looked = co_await log.room().LookIfNeeded(append);
+  if (absl::IsNotFound(looked)) {
+    log.SetGone();
+    co_return AppendRoute::kGone;
+  }
+  co_return looked.ok() && log.HasRoomFor(append) ? AppendRoute::kHere : AppendRoute::kOwner;
+}
+
 }  // namespace postkeeper

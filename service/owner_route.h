@@ -44,6 +44,17 @@ struct OwnerRoute {
 // send it to and fro; the first one asks anew, for kOwnerPatience. Runs on the log's strand.
 Task<OwnerRoute> RouteToOwner(Environment& environment, LogHandle log, bool is_relayed, PeerLink& link);
 
+enum class AppendRoute {
+  kHere,   // this replica appends, whoever owns the log
+  kOwner,  // as RouteToOwner says
+  kGone,   // the log was deleted: resolve its name again
+};
+
+// An append needs the owner of its log if it has a request_id, or if there is no room that does not have to be asked
+// for (AppendRoom); one that another replica has sent here for that reason, too. Reads the head record, if it must.
+// Runs on the log's strand.
+Task<AppendRoute> RouteAppend(LogHandle log, AppendSize append, bool is_relayed);
+
 }  // namespace postkeeper
 
 #endif  // POSTKEEPER_SERVICE_OWNER_ROUTE_H_

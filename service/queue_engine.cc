@@ -27,6 +27,7 @@ QueueEngine::QueueEngine(EngineContext& context, LogEntry entry, std::string ful
       entry_(std::move(entry)),
       dispatcher_(std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)})),
       window_(std::make_shared<IdWindow>(context, entry_.uid, strand_)),
+      room_(std::make_shared<AppendRoom>(context, entry_, strand_)),
       tick_(context.environment.MakeTimer(strand_)),
       follow_progress_(context.environment, strand_) {}
 
@@ -43,12 +44,17 @@ void QueueEngine::Start() {
   reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
                                         context_.cache, strand_);
   LogAppender::Listener appended;
-  appended.on_appended = [reader = reader_, &metrics = context_.metrics](Position at,
-                                                                         std::shared_ptr<const Batch> batch) {
+  appended.on_appended = [reader = reader_, room = room_, &metrics = context_.metrics](
+                             Position at, std::shared_ptr<const Batch> batch) {
     metrics.logs().BatchWritten(batch->size(), batch->message_bytes());
+    room->OnAppended(at, *batch);
     reader->OnAppended(at, std::move(batch));
   };
-  appended.on_appended_somewhere = [reader = reader_] { reader->Ring(); };
+  appended.on_appended_somewhere = [reader = reader_, room = room_](std::shared_ptr<const Batch> batch) {
+    if (batch) room->OnAppended(std::nullopt, *batch);
+    reader->Ring();
+  };
+  appended.on_idle = [room = room_] { room->Rest(); };
   appender_ = std::make_shared<LogAppender>(
       context_.environment, context_.client, context_.layout, entry_.uid, context_.process,
       [&context = context_] { return ++context.last_generation; }, strand_, context_.append, std::move(appended));
@@ -122,7 +128,9 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   loading_.clear();
   live_batches_ = 0;
   has_reached_tail_ = false;
-  newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
+  enqueued_ = RateMeter();
+  of_others_ = {};
+  room_->Forget();
   followed_ = std::max(cursor_->settled().watermark(), Position(first_segment_, 0, 0));
   window_->Begin(held, taken_at, reader_, followed_);
   cursor_->CarryIdsTo(window_->store());
@@ -220,38 +228,20 @@ Task<void> QueueEngine::RemoveReadSegments(std::shared_ptr<QueueEngine> self, st
 
 // ---- Messages in
 
-absl::Status QueueEngine::CheckRoom(std::int64_t messages, std::int64_t bytes) const {
-  const QueueSettings& settings = std::get<QueueSettings>(entry_.settings);
+absl::Status QueueEngine::CheckRoom(const AppendSize& append) const {
   const Dispatcher::Counts counts = dispatcher_->counts();
-  const std::int64_t messages_then = counts.total() + appending_messages_ + messages;
-  if (messages_then > settings.max_messages) {
-    return MakeError(Reason::kQueueFull,
-                     Cat("queue ", full_name_, " is full: its max_messages is ", settings.max_messages),
-                     {.resource = full_name_, .limit = settings.max_messages, .actual = messages_then});
-  }
-  const std::int64_t bytes_then = counts.bytes + appending_bytes_ + bytes;
-  if (bytes_then > settings.max_bytes) {
-    return MakeError(Reason::kQueueFull, Cat("queue ", full_name_, " is full: its max_bytes is ", settings.max_bytes),
-                     {.resource = full_name_, .limit = settings.max_bytes, .actual = bytes_then});
-  }
-  if (live_batches_ >= context_.limits.live_batches_max) {
-    return MakeError(Reason::kQueueFull,
-                     Cat("queue ", full_name_, " is full: it has ", live_batches_,
-                         " batches. Put more messages into each Enqueue, or use EnqueueStream"),
-                     {.resource = full_name_, .limit = context_.limits.live_batches_max, .actual = live_batches_});
-  }
-  const std::int64_t stored_then = context_.stored_bytes + appending_bytes_ + bytes;
-  if (stored_then > context_.limits.stored_bytes_max) {
-    return MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
-                     {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
-  }
-  return absl::OkStatus();
+  const AppendRoom::Amount live{counts.total() + appending_messages_, counts.bytes + appending_bytes_, live_batches_};
+  absl::Status room =
+      AppendRoom::CheckQueueBounds(live, append, std::get<QueueSettings>(entry_.settings), context_.limits, full_name_);
+  if (!room.ok()) return room;
+  return AppendRoom::CheckStoreBound(context_.stored_bytes + appending_bytes_ + append.bytes, context_.limits,
+                                     full_name_);
 }
 
 void QueueEngine::Enqueue(CheckedAppend append, LogAppender::Done done) {
   if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
   const bool has_id = !append.request_id.empty();
-  if (IsReadyFor(has_id)) return EnqueueNow(std::move(append), std::move(done));
+  if (IsReadyFor(has_id) || HasRoomFor(SizeOf(append))) return EnqueueNow(std::move(append), std::move(done));
   // Calls that wait are woken in the order in which they came.
   auto wait = [](std::shared_ptr<QueueEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
     const bool waits_with_id = !waiting.request_id.empty();
@@ -265,6 +255,9 @@ void QueueEngine::Enqueue(CheckedAppend append, LogAppender::Done done) {
   Spawn(strand_, wait(shared_from_this(), std::move(append), std::move(done)));
 }
 
+bool QueueEngine::HasRoomFor(const AppendSize& append) { return !is_serving() && !is_gone() && room_->Fits(append); }
+
+// Either this replica owns the log, or it is known that there is room.
 void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
@@ -278,25 +271,27 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
                             {.resource = full_name_}));
     }
   }
-  if (absl::Status room = CheckRoom(messages, bytes); !room.ok()) {
+  const bool is_owner = is_serving();
+  if (absl::Status room = is_owner ? CheckRoom({messages, bytes}) : absl::OkStatus(); !room.ok()) {
     if (has_id) window_->ids().Finish(id, room);
     return done(room);
   }
+  if (!is_owner) room_->Begin({messages, bytes});
   appending_messages_ += messages;
   appending_bytes_ += bytes;
-  auto answered = [self = shared_from_this(), has_id, id, messages, bytes, reign = reign_, is_first = true,
+  auto answered = [self = shared_from_this(), has_id, is_owner, id, messages, bytes, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
+    if (is_first && !is_owner) self->room_->End({messages, bytes});
     if (is_first) {
       self->appending_messages_ -= messages;
       self->appending_bytes_ -= bytes;
     }
-    if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
-    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
-    if (outcome.ok()) {
-      self->metrics_->Enqueued(messages, bytes);
-      self->enqueued_.Add(messages, self->context_.environment.Now());
-      if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
+    if (HasReason(outcome.status(), Reason::kQueueNotFound)) {
+      outcome = self->NotFound();
+      self->ownership_->SetGone();
     }
+    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
+    if (outcome.ok()) self->metrics_->Enqueued(messages, bytes);
     if (has_id) self->window_->ids().Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };

@@ -15,6 +15,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "service/append_room.h"
 #include "service/dispatcher.h"
 #include "service/engine_context.h"
 #include "service/id_window.h"
@@ -84,8 +85,12 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // ---- Messages in
 
   // The messages become one batch or part of one. QUEUE_FULL, STORE_FULL, and LogAppender's errors. With a request_id
-  // that is known, the answer of the first call with it, when that is known.
+  // that is known, the answer of the first call with it, when that is known. Waits for the ownership of the log, unless
+  // HasRoomFor.
   void Enqueue(CheckedAppend append, LogAppender::Done done);
+  // What has no request_id needs no owner: true if it may be appended here, whoever owns the log (AppendRoom).
+  bool HasRoomFor(const AppendSize& append);
+  AppendRoom& room() { return *room_; }
 
   // ---- Messages out
 
@@ -158,6 +163,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   bool is_gone() const { return ownership_->is_gone(); }
   // It looks for batches of other replicas from time to time, without a watch. Thread-safe.
   bool is_polling() const { return reader_->is_polling(); }
+  // Somebody has found that the log is deleted.
+  void SetGone() { ownership_->SetGone(); }
   // Where to go, if another replica works for this queue: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   // Of the ownership that this replica has, or had last.
@@ -222,7 +229,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
 
   // queue_engine.cc: life and administration.
   void EnqueueNow(CheckedAppend append, LogAppender::Done done);
-  absl::Status CheckRoom(std::int64_t messages, std::int64_t bytes) const;
+  absl::Status CheckRoom(const AppendSize& append) const;
   std::shared_ptr<Cursor> MakeCursor(const OwnerView& held);
   void AdoptHandedOverLeases();
   Dispatcher::Outcome AdoptLease(Position position, const Adopted& adopted, Duration lease);
@@ -241,11 +248,14 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<void> Follow(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
   Task<absl::Status> FollowOneStep();
   Task<absl::Status> SkipGoneSegment();
-  bool HasRead(const Writer& newest) const;
-  // Until everything is read whose append was answered before this call: counts and deliveries then know of it.
+  // Until everything is read whose append was answered before this call, here or at another replica: counts and
+  // deliveries then know of it.
   Task<absl::Status> WaitUntilCaughtUp();
   absl::Status StillBeingRead() const;
   void AddBatch(Position at, const Batch& batch);
+  void CountAppended(const Batch& batch);
+  void WriteHeadIfDue();
+  Task<void> WriteHead(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
   void MeetHole(Position at);
 
   // queue_dispatch.cc: from the dispatcher to consumers.
@@ -321,8 +331,6 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
 
   Position followed_;                                // read so far
   bool has_reached_tail_ = false;                    // in this reign
-  Writer newest_answered_;                           // of this process's batches, in this reign
-  Writer newest_read_;                               // of this process's batches, in this reign
   std::deque<Cursor::HandedOverLease> handed_over_;  // by position; their messages are not read yet
   absl::flat_hash_map<Position, Adopted> adopted_;   // in this reign; entries of ended leases stay, and say nothing
   std::int64_t live_batches_ = 0;
@@ -331,6 +339,9 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Position settled_before_;              // everything before it is settled, durably
   std::int64_t appending_messages_ = 0;  // given to the appender and not answered
   std::int64_t appending_bytes_ = 0;
+  const std::shared_ptr<AppendRoom> room_;  // while another replica owns the log
+  AppendRoom::Amount of_others_;            // read of their batches since the head was written for that
+  bool is_writing_head_ = false;
   std::int64_t stored_bytes_counted_ = 0;  // what this queue adds to the context's sum
   RateMeter enqueued_;
   RateMeter settled_;

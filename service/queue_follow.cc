@@ -68,6 +68,7 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
       has_reached_tail_ = true;
       follow_progress_.Notify();
       Dispatch();
+      WriteHeadIfDue();
       co_await reader_->WaitAtTail(at);
       break;
   }
@@ -78,13 +79,13 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
   window_->OnRead(at, batch);
   SettledSet& settled = cursor_->settled();
   const bool was_settled = settled.IsBatchSettled(at);
-  if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;
   settled.LearnBatch(at, batch.size());
   if (batch.ends_segment()) {
     settled.LearnSegmentEnd(at.segment(), at.batch() + 1);
     cursor_->DeleteLater(at);
     return;
   }
+  CountAppended(batch);
   if (was_settled) {
     cursor_->DeleteLater(at);  // a write of an earlier owner said so and could not delete it
     return;
@@ -119,6 +120,42 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
   }
 }
 
+// The rate is of all that was appended in the last minute, by whichever replica.
+void QueueEngine::CountAppended(const Batch& batch) {
+  const Duration age = context_.environment.WallNow() - batch.append_time();
+  if (age < std::chrono::minutes(1)) enqueued_.Add(batch.size(), context_.environment.Now());
+  if (batch.writer().process == context_.process) return;
+  of_others_ += {batch.size(), batch.message_bytes(), 1};
+  if (has_reached_tail_) WriteHeadIfDue();
+}
+
+// Other replicas append by what the head says.
+void QueueEngine::WriteHeadIfDue() {
+  if (is_writing_head_ || !AppendRoom::IsHeadDue(of_others_, entry_.settings, context_.limits)) return;
+  is_writing_head_ = true;
+  of_others_ = {};
+  Spawn(strand_, WriteHead(shared_from_this(), reign_));
+}
+
+Task<void> QueueEngine::WriteHead(std::shared_ptr<QueueEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  while (reign == reign_ && !is_closed_) {
+    // A copy of this write that comes late must not undo a later one.
+    const zk::Response before = co_await context_.client.Get(context_.layout.Head(entry_.uid));
+    if (reign != reign_ || before.code == zk::Code::kNoNode) break;
+    if (before.code == zk::Code::kOk) {
+      std::vector<zk::Op> ops;
+      ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
+      ops.push_back(cursor_->HeadOp());
+      ops.back().version = before.stat.version;
+      const zk::Response written = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+      if (written.code == zk::Code::kOk) break;
+    }
+    co_await SleepFor(context_.environment, kRetryPause);
+  }
+  is_writing_head_ = false;
+}
+
 void QueueEngine::AdoptHandedOverLeases() {
   std::vector<Cursor::HandedOverLease> leases = cursor_->handed_over();
   if (IsMutated(Mutation::kLoseHandedOverLease)) leases.clear();
@@ -141,18 +178,13 @@ void QueueEngine::MeetHole(Position at) {
   cursor_->settled().SettleBatch(at);
 }
 
-// One process's batches stand in the log in the order of their generation and version.
-bool QueueEngine::HasRead(const Writer& newest) const {
-  const auto place = [](const Writer& writer) { return std::pair(writer.generation, writer.version); };
-  return newest_read_.process == newest.process && place(newest_read_) >= place(newest);
-}
-
 Task<absl::Status> QueueEngine::WaitUntilCaughtUp() {
-  const std::uint64_t reign = reign_;
-  const Writer newest = newest_answered_;
   const Instant deadline = context_.environment.Now() + kReadPatience;
+  const absl::StatusOr<Position> tail = co_await reader_->FindTail();
+  if (!tail.ok()) co_return tail.status();
+  if (followed_ < *tail) reader_->Ring();
   // A new reign reads to the tail anew.
-  while (!has_reached_tail_ || (reign == reign_ && newest != Writer{} && !HasRead(newest))) {
+  while (!has_reached_tail_ || followed_ < *tail) {
     const Instant now = context_.environment.Now();
     if (now >= deadline || !ownership_->is_held()) co_return StillBeingRead();
     co_await follow_progress_.WaitFor(std::min<Duration>(deadline - now, kRetryPause));

@@ -26,6 +26,7 @@ TopicEngine::TopicEngine(EngineContext& context, LogEntry entry, std::string ful
       strand_(context.environment.MakeStrand()),
       entry_(std::move(entry)),
       window_(std::make_shared<IdWindow>(context, entry_.uid, strand_)),
+      room_(std::make_shared<AppendRoom>(context, entry_, strand_)),
       grown_(context.environment, strand_),
       trim_(context.environment, strand_) {}
 
@@ -40,12 +41,17 @@ void TopicEngine::Start() {
   reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
                                         context_.cache, strand_);
   LogAppender::Listener appended;
-  appended.on_appended = [reader = reader_, &metrics = context_.metrics](Position at,
-                                                                         std::shared_ptr<const Batch> batch) {
+  appended.on_appended = [reader = reader_, room = room_, &metrics = context_.metrics](
+                             Position at, std::shared_ptr<const Batch> batch) {
     metrics.logs().BatchWritten(batch->size(), batch->message_bytes());
+    room->OnAppended(at, *batch);
     reader->OnAppended(at, std::move(batch));
   };
-  appended.on_appended_somewhere = [reader = reader_] { reader->Ring(); };
+  appended.on_appended_somewhere = [reader = reader_, room = room_](std::shared_ptr<const Batch> batch) {
+    if (batch) room->OnAppended(std::nullopt, *batch);
+    reader->Ring();
+  };
+  appended.on_idle = [room = room_] { room->Rest(); };
   appender_ = std::make_shared<LogAppender>(
       context_.environment, context_.client, context_.layout, entry_.uid, context_.process,
       [&context = context_] { return ++context.last_generation; }, strand_, context_.append, std::move(appended));
@@ -89,7 +95,8 @@ Task<absl::Status> TopicEngine::OnTaken(OwnerView held) {
   bytes_ = 0;
   trimming_to_ = Position();
   has_reached_tail_ = false;
-  newest_answered_ = newest_read_ = {};  // the way to the tail leads past all that was answered so far
+  of_others_ = {};
+  room_->Forget();
   SetBeginning(*head, first_segment_);
   followed_ = oldest_;
   last_message_ = Before(kept_from_);
@@ -228,6 +235,7 @@ Task<absl::Status> TopicEngine::FollowOneStep(std::uint64_t reign) {
       ++growth_;
       grown_.Notify();
       PublishGauges();
+      WriteHeadIfDue();
       co_await reader_->WaitAtTail(at);
       break;
   }
@@ -240,7 +248,10 @@ void TopicEngine::AddBatch(Position at, const Batch& batch) {
   kept_.push_back({at, batch.size(), batch.message_bytes(), std::nullopt});
   messages_ += batch.size();
   bytes_ += batch.message_bytes();
-  if (const Writer writer = batch.writer(); writer.process == context_.process) newest_read_ = writer;
+  if (batch.writer().process != context_.process) {
+    of_others_ += {batch.size(), batch.message_bytes(), 1};
+    if (has_reached_tail_) WriteHeadIfDue();
+  }
   last_message_ = Position(at.segment(), at.batch(), static_cast<std::uint32_t>(batch.size() - 1));
   const TopicSettings& settings = std::get<TopicSettings>(entry_.settings);
   if (messages_ > settings.max_messages || bytes_ > settings.max_bytes) trim_.Notify();
@@ -249,10 +260,12 @@ void TopicEngine::AddBatch(Position at, const Batch& batch) {
 
 // ---- Messages in
 
+bool TopicEngine::HasRoomFor(const AppendSize& append) { return !is_serving() && !is_gone() && room_->Fits(append); }
+
 void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
   if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
   const bool has_id = !append.request_id.empty();
-  if (IsReadyFor(has_id)) return PublishNow(std::move(append), std::move(done));
+  if (IsReadyFor(has_id) || HasRoomFor(SizeOf(append))) return PublishNow(std::move(append), std::move(done));
   auto wait = [](std::shared_ptr<TopicEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
     const bool waits_with_id = !waiting.request_id.empty();
     const absl::Status status = co_await self->WaitUntilReadyFor(waits_with_id, kOwnerPatience);
@@ -265,6 +278,7 @@ void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
   Spawn(strand_, wait(shared_from_this(), std::move(append), std::move(done)));
 }
 
+// Either this replica owns the log, or it is known that there is room.
 void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
@@ -278,22 +292,22 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
                             {.resource = full_name_}));
     }
   }
-  const std::int64_t stored_then = context_.stored_bytes + bytes;
-  if (stored_then > context_.limits.stored_bytes_max) {
-    const absl::Status full =
-        MakeError(Reason::kStoreFull, Cat("all queues and topics together hold ", stored_then, " bytes"),
-                  {.resource = full_name_, .limit = context_.limits.stored_bytes_max, .actual = stored_then});
+  const bool is_owner = is_serving();
+  if (const absl::Status full = AppendRoom::CheckStoreBound(context_.stored_bytes + bytes, context_.limits, full_name_);
+      is_owner && !full.ok()) {
     if (has_id) window_->ids().Finish(id, full);
     return done(full);
   }
-  auto answered = [self = shared_from_this(), has_id, id, messages, bytes, reign = reign_, is_first = true,
+  if (!is_owner) room_->Begin({messages, bytes});
+  auto answered = [self = shared_from_this(), has_id, is_owner, id, messages, bytes, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
-    if (HasReason(outcome.status(), Reason::kQueueNotFound)) outcome = self->NotFound();
-    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
-    if (outcome.ok()) {
-      self->metrics_->Published(messages, bytes);
-      if (reign == self->reign_ && !self->HasRead(outcome->writer)) self->newest_answered_ = outcome->writer;
+    if (is_first && !is_owner) self->room_->End({messages, bytes});
+    if (HasReason(outcome.status(), Reason::kQueueNotFound)) {
+      outcome = self->NotFound();
+      self->ownership_->SetGone();
     }
+    if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
+    if (outcome.ok()) self->metrics_->Published(messages, bytes);
     if (has_id) self->window_->ids().Finish(id, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
@@ -346,11 +360,10 @@ Task<absl::StatusOr<TopicEngine::Step>> TopicEngine::BeginAt(CheckedStart start)
   // Where the log ends is known when it has been read once, and past what was answered before this call: "from now on"
   // must not begin before that.
   const Instant deadline = context_.environment.Now() + kOwnerPatience;
-  const std::uint64_t reign = reign_;
-  const Writer newest = newest_answered_;
-  const auto is_behind = [&] {
-    return !has_reached_tail_ || (reign == reign_ && newest != Writer{} && !HasRead(newest));
-  };
+  const absl::StatusOr<Position> end = co_await reader_->FindTail();
+  if (!end.ok()) co_return end.status();
+  if (followed_ < *end) reader_->Ring();
+  const auto is_behind = [&] { return !has_reached_tail_ || followed_ < *end; };
   while (is_behind() && !is_draining_ && ownership_->is_held() && context_.environment.Now() < deadline) {
     co_await grown_.WaitFor(kRetryPause);
   }
@@ -399,12 +412,6 @@ Task<absl::StatusOr<bool>> TopicEngine::IsInLog(Position position, Instant deadl
 absl::Status TopicEngine::StillBeingRead() const {
   return MakeError(Reason::kNoOwner, Cat("topic ", full_name_, " is still being read after a change of owner"),
                    {.resource = full_name_});
-}
-
-// One process's batches stand in the log in the order of their generation and version.
-bool TopicEngine::HasRead(const Writer& newest) const {
-  const auto place = [](const Writer& writer) { return std::pair(writer.generation, writer.version); };
-  return newest_read_.process == newest.process && place(newest_read_) >= place(newest);
 }
 
 // Behind this position is the first batch appended at or after `time`, by the leader's clock.

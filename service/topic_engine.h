@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "service/append_room.h"
 #include "service/engine_context.h"
 #include "service/id_window.h"
 #include "service/log_ownership.h"
@@ -40,6 +41,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
 
   // As QueueEngine::Enqueue. A full topic trims; only STORE_FULL refuses.
   void Publish(CheckedAppend append, LogAppender::Done done);
+  bool HasRoomFor(const AppendSize& append);
+  AppendRoom& room() { return *room_; }
 
   // ---- Subscribing
 
@@ -78,6 +81,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   bool is_gone() const { return ownership_->is_gone(); }
   // As of QueueEngine. Thread-safe.
   bool is_polling() const { return reader_->is_polling(); }
+  // Somebody has found that the log is deleted.
+  void SetGone() { ownership_->SetGone(); }
   // Where to go, if another replica works for this topic: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
   // As of QueueEngine.
@@ -112,12 +117,13 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Task<void> Follow(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
   Task<absl::Status> FollowOneStep(std::uint64_t reign);
   void AddBatch(Position at, const Batch& batch);
+  void WriteHeadIfDue();
+  Task<void> WriteHead(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
   Task<void> TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign);
   Task<absl::StatusOr<bool>> TrimSome(std::uint64_t reign);
   Task<absl::StatusOr<bool>> MustTrim(std::size_t index, std::int64_t messages, std::int64_t bytes);
   Task<absl::StatusOr<bool>> IsPastRetention(std::size_t index);
   Task<absl::Status> RemoveTrimmedSegments(std::uint64_t reign);
-  bool HasRead(const Writer& newest) const;
   Task<absl::StatusOr<bool>> IsInLog(Position position, Instant deadline);
   absl::Status StillBeingRead() const;
   Task<absl::StatusOr<Position>> PositionBefore(WallTime time);
@@ -155,12 +161,13 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Position followed_;              // read so far
   Position last_message_;          // of the last message that was read, or the position before the first
   bool has_reached_tail_ = false;  // in this reign
-  Writer newest_answered_;         // of this process's batches, in this reign
-  Writer newest_read_;
   std::uint64_t first_segment_ = 0;
   std::int64_t subscribers_ = 0;
   std::int64_t subscribers_behind_ = 0;
   std::int64_t stored_bytes_counted_ = 0;
+  const std::shared_ptr<AppendRoom> room_;  // while another replica owns the log
+  AppendRoom::Amount of_others_;            // read of their batches since the head was written for that
+  bool is_writing_head_ = false;
   std::uint64_t growth_ = 0;  // counts what subscribers wait for: followed_ moved, or the end
   Signal grown_;
   Signal trim_;  // a bound may be passed

@@ -1,4 +1,4 @@
-// The part of TopicEngine that trims.
+// The part of TopicEngine that trims and keeps the head record.
 #include <algorithm>
 #include <utility>
 
@@ -10,6 +10,11 @@
 #include "zkstore/text.h"
 
 namespace postkeeper {
+namespace {
+
+constexpr Duration kRetryPause = std::chrono::milliseconds(100);
+
+}  // namespace
 
 zk::Op TopicEngine::HeadOp(Position kept_from, std::int64_t messages, std::int64_t bytes, std::int64_t batches) const {
   storage::v1::HeadRecord record;
@@ -19,6 +24,34 @@ zk::Op TopicEngine::HeadOp(Position kept_from, std::int64_t messages, std::int64
   record.set_live_bytes(bytes);
   record.set_live_batches(batches);
   return zk::Op::Set(context_.layout.Head(entry_.uid), record.SerializeAsString(), zk::kAnyVersion);
+}
+
+// Other replicas publish by what the head says.
+void TopicEngine::WriteHeadIfDue() {
+  if (is_writing_head_ || !AppendRoom::IsHeadDue(of_others_, entry_.settings, context_.limits)) return;
+  is_writing_head_ = true;
+  of_others_ = {};
+  Spawn(strand_, WriteHead(shared_from_this(), reign_));
+}
+
+Task<void> TopicEngine::WriteHead(std::shared_ptr<TopicEngine> self, std::uint64_t reign) {
+  (void)self;  // keeps this alive
+  while (reign == reign_ && !is_closed_) {
+    // A copy of this write that comes late must not undo a later one.
+    const zk::Response before = co_await context_.client.Get(context_.layout.Head(entry_.uid));
+    if (reign != reign_ || before.code == zk::Code::kNoNode) break;
+    // A trim that is on its way writes the head, and may be in already.
+    if (before.code == zk::Code::kOk && trimming_to_ <= kept_from_) {
+      std::vector<zk::Op> ops;
+      ops.push_back(zk::Op::Check(context_.layout.Owner(entry_.uid), ownership_->held().version));
+      ops.push_back(HeadOp(kept_from_, messages_, bytes_, static_cast<std::int64_t>(kept_.size())));
+      ops.back().version = before.stat.version;
+      const zk::Response written = co_await context_.client.Multi(std::move(ops), zk::Priority::kSettle);
+      if (written.code == zk::Code::kOk) break;
+    }
+    co_await SleepFor(context_.environment, kRetryPause);
+  }
+  is_writing_head_ = false;
 }
 
 Task<void> TopicEngine::TrimFromTimeToTime(std::shared_ptr<TopicEngine> self, std::uint64_t reign) {

@@ -48,6 +48,7 @@ class UnaryCall {
 
   Desk& desk() const { return desk_; }
   grpc::CallbackServerContext& context() const { return origin_.context; }
+  const grpc::ByteBuffer& request() const { return origin_.request; }
   // What the handler returns to gRPC. To be asked for before the call can be answered.
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
 

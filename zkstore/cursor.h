@@ -114,6 +114,8 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   // Returns OK when a write begun after this call has succeeded: until then nobody else had taken the log. The same
   // errors.
   Task<absl::Status> Fence();
+  // The head record as it is now; it is part of each write, and goes without one if others append much.
+  zk::Op HeadOp() const;
 
   // A batch of which everything is settled is still there; the next write deletes it.
   void DeleteLater(Position batch) { leftover_batches_.push_back(batch); }
@@ -158,7 +160,6 @@ class Cursor : public std::enable_shared_from_this<Cursor> {
   void Lose(const absl::Status& why);
   void Die(const absl::Status& answer);
   void GiveUpWaiting(Frozen& write);
-  zk::Op HeadOp() const;
 
   // Constant after construction.
   Environment& environment_;

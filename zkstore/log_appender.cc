@@ -52,7 +52,8 @@ LogAppender::LogAppender(Environment& environment, zk::Client& client, const Lay
       listener_(std::move(listener)),
       wake_(environment, strand),
       drained_(environment, strand),
-      patience_timer_(environment.MakeTimer(strand)) {}
+      patience_timer_(environment.MakeTimer(strand)),
+      idle_timer_(environment.MakeTimer(strand)) {}
 
 LogAppender::~LogAppender() = default;
 
@@ -190,7 +191,7 @@ void LogAppender::CompleteFront(std::optional<Position> position) {
   if (position && listener_.on_appended) {
     listener_.on_appended(*position, frozen->batch);
   } else if (!position && listener_.on_appended_somewhere) {
-    listener_.on_appended_somewhere();
+    listener_.on_appended_somewhere(frozen->batch);
   }
   FinishWaiters(*frozen, absl::OkStatus());
 }
@@ -292,6 +293,10 @@ Task<void> LogAppender::Run(std::shared_ptr<LogAppender> self) {
       is_done = co_await Recover();
     } else if (must_seal_ && !HasInFlight()) {
       is_done = co_await Seal();
+    } else if (is_idle_ && !is_stopping_ && calls_open_ == 0 && pipeline_.empty()) {
+      co_await RemoveProducer();
+      if (forming_.empty()) break;  // the next call begins anew
+      continue;
     } else {
       if (is_stopping_ && calls_open_ == 0 && pipeline_.empty()) break;
       co_await wake_.Wait();
@@ -322,7 +327,31 @@ Task<bool> LogAppender::Prepare() {
   if (made.code != zk::Code::kOk && made.code != zk::Code::kNodeExists) co_return false;
   next_version_ = static_cast<std::int32_t>(pipeline_.size());  // there are none
   is_prepared_ = true;
+  WatchIdleness();
   co_return true;
+}
+
+void LogAppender::WatchIdleness() {
+  is_idle_ = false;
+  idle_timer_->Start(options_.idle_after, [self = weak_from_this()] {
+    const std::shared_ptr<LogAppender> appender = self.lock();
+    if (!appender || !appender->is_prepared_ || appender->is_stopping_) return;
+    const bool was_used = appender->calls_open_ > 0 || !appender->pipeline_.empty() ||
+                          appender->environment_.Now() - appender->connected_at_ < appender->options_.idle_after;
+    if (was_used) return appender->WatchIdleness();
+    appender->is_idle_ = true;
+    appender->WakeRun();
+  });
+}
+
+// What comes meanwhile waits, and goes into the chain of the next generation; so it does not matter whether the answer
+// is heard.
+Task<void> LogAppender::RemoveProducer() {
+  const std::uint32_t generation = std::exchange(generation_, 0);
+  is_prepared_ = false;
+  is_idle_ = false;
+  if (listener_.on_idle) listener_.on_idle();
+  co_await client_.Delete(layout_.Producer(log_, process_, generation), next_version_);
 }
 
 Task<bool> LogAppender::FindSegment() {
@@ -337,11 +366,15 @@ Task<bool> LogAppender::FindSegment() {
     const std::optional<std::uint64_t> number = Layout::ParseSegment(name);
     if (number && (!last || *number > *last)) last = number;
   }
-  if (!last) co_return false;
-  const zk::Response stat = co_await client_.Exists(layout_.Segment(log_, *last));
-  if (stat.code != zk::Code::kOk) co_return false;
-  if (stat.stat.version != kSegmentOpen) {
-    // Sealed without a successor: only Delete does that. (Or the successor is younger than the list: look again.)
+  bool is_open = false;
+  if (last) {
+    const zk::Response stat = co_await client_.Exists(layout_.Segment(log_, *last));
+    if (stat.code != zk::Code::kOk) co_return false;
+    is_open = stat.stat.version == kSegmentOpen;
+  }
+  if (!is_open) {
+    // None, or sealed without a successor: only Delete does that. (Or the successor is younger than the list: look
+    // again.)
     const absl::StatusOr<OwnerView> owner = co_await ReadOwner(client_, layout_, log_);
     if (absl::IsNotFound(owner.status()) || (owner.ok() && owner->state == OwnerView::State::kDeleted)) LogIsGone();
     co_return false;
@@ -475,13 +508,14 @@ Task<bool> LogAppender::Seal() {
   if (!is_sealed && sealed.code != zk::Code::kNoNode) co_return false;
   if (!co_await FindSegment()) co_return false;
   must_seal_ = false;
-  if (listener_.on_appended_somewhere) listener_.on_appended_somewhere();
+  if (listener_.on_appended_somewhere) listener_.on_appended_somewhere(nullptr);
   co_return true;
 }
 
 Task<void> LogAppender::Stop(Duration timeout) {
   const std::shared_ptr<LogAppender> self = shared_from_this();
   is_stopping_ = true;
+  idle_timer_->Cancel();
   const Instant deadline = environment_.Now() + timeout;
   while (is_running_ && (calls_open_ > 0 || !pipeline_.empty()) && environment_.Now() < deadline) {
     WakeRun();

@@ -29,7 +29,8 @@ struct AppendOptions {
   // Where a chain moves on to the next generation: far from the wrap of ZooKeeper's 32-bit versions, where a version of
   // -1 would mean "any" and the chain would fence nothing.
   std::int32_t chain_versions_max = 1 << 30;
-  Duration long_delay = std::chrono::minutes(1);  // messages delayed by more get batches of their own
+  Duration long_delay = std::chrono::minutes(1);   // messages delayed by more get batches of their own
+  Duration idle_after = std::chrono::minutes(10);  // without calls; then the producer's znode is removed
 };
 
 // Where the messages of one call went.
@@ -55,6 +56,10 @@ struct Appended {
 // with v rising by one from batch to batch: the producer's chain. ZooKeeper carries out the requests of a session in
 // order, so when one fails all later ones of the chain fail with BADVERSION, and the order of the batches holds.
 //
+// Any number of processes write one log, each in its own chain. Each begins in the last segment that it finds, and
+// finds the next one when its own is sealed, by whoever it was. The chain's znode is made at the first append, and
+// removed when there was none for idle_after; then the next one begins the next generation.
+//
 // What is sent is frozen: the bytes and the version of a batch never change. After a failure the appender stops
 // sending, waits for all replies, reads what the producer's version says is in, and goes on in order with the same
 // bytes at the same versions. A copy that was delayed and comes late finds its version used and changes nothing. A
@@ -74,8 +79,11 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
   struct Listener {
     // A batch of this appender is in at `position`. Called in the order of the log.
     std::function<void(Position position, std::shared_ptr<const Batch> batch)> on_appended;
-    // A batch is in, but not where (its reply was lost): whoever reads the log should look.
-    std::function<void()> on_appended_somewhere;
+    // A batch is in, but not where (its reply was lost), or a segment was sealed (null): whoever reads the log should
+    // look.
+    std::function<void(std::shared_ptr<const Batch> batch)> on_appended_somewhere;
+    // Nothing was appended for long.
+    std::function<void()> on_idle;
   };
 
   // `next_generation` answers numbers that this process has not used for a chain of this log before.
@@ -147,6 +155,8 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
   Task<bool> BurnFront(absl::Status failure);
   Task<bool> Seal();
   Task<bool> Pause();
+  void WatchIdleness();
+  Task<void> RemoveProducer();
   void MoveToNextGeneration();
   void LogIsGone();
   void WakeRun();
@@ -173,7 +183,8 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
   bool must_seal_ = false;
   bool is_stopping_ = false;
   bool is_stop_overdue_ = false;
-  Instant connected_at_{};  // when the session was last seen connected
+  bool is_idle_ = false;    // for idle_after
+  Instant connected_at_{};  // when the session was last seen connected, or calls began to wait
   bool is_gone_ = false;    // the log was deleted
   std::uint64_t segment_ = 0;
   std::uint32_t generation_ = 0;
@@ -181,6 +192,7 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
   Signal wake_;     // for Run
   Signal drained_;  // for Stop
   std::unique_ptr<Timer> patience_timer_;
+  std::unique_ptr<Timer> idle_timer_;
   bool is_patience_running_ = false;
 };
 

@@ -245,6 +245,39 @@ TEST_F(LogTest, StopRemovesTheProducer) {
   EXPECT_TRUE(HasReason(calls_.back()->outcome->status(), Reason::kReplicaDraining));
 }
 
+// After a time without calls the producer's znode is removed, and the next call begins another one: under a name of its
+// own, so that no id is given twice. A log that is appended to now and then keeps its producer.
+TEST_F(LogTest, AnIdleProducerIsRemoved) {
+  MakeAppender({.idle_after = seconds(60)});
+  const auto producers = [this] {
+    return environment_.RunTask(other_client_->Children(layout_.Producers(entry_.uid))).children.size();
+  };
+  for (int i = 0; i < 10; ++i) {
+    Append(Cat("m", i));
+    environment_.AdvanceBy(seconds(40));
+    EXPECT_EQ(producers(), 1u);
+  }
+  EXPECT_EQ(last_generation_, 1u);
+  environment_.AdvanceBy(seconds(121));
+  EXPECT_EQ(producers(), 0u);
+  // Calls come at every moment of the removal.
+  for (int round = 0; round < 20; ++round) {
+    Append(Cat("a", round));
+    environment_.AdvanceBy(seconds(60) + milliseconds(2) + std::chrono::microseconds(100 * round));
+    Append(Cat("b", round));
+    ASSERT_TRUE(environment_.RunUntil([this] { return OpenCalls() == 0; }, seconds(5)));
+  }
+  EXPECT_GT(last_generation_, 3u);
+  std::vector<std::string> expected;
+  for (const auto& call : calls_) {
+    EXPECT_TRUE(call->outcome->ok());
+    expected.push_back(call->text);
+  }
+  std::vector<std::string> ids;
+  EXPECT_EQ(ReadAll(&ids), expected);
+  EXPECT_EQ(std::set<std::string>(ids.begin(), ids.end()).size(), ids.size());
+}
+
 // A fence that does not hold any more refuses the calls that carry it; calls behind them are written, and the versions
 // stay in step.
 TEST_F(LogTest, WrongOwnerVersionRefusesOnlyItsOwnBatch) {

@@ -52,6 +52,7 @@ void LogReader::OnAppended(Position position, std::shared_ptr<const Batch> batch
   const Position tail = position.NextBatch();
   LearnTail(tail);
   if (known_tail_ == tail) own_tail_ = tail;
+  expects_own_ = true;
   WakeReaders();
 }
 
@@ -163,7 +164,7 @@ Task<void> LogReader::WaitAtTail(Position at) {
   const std::uint64_t seen = rings_;
   auto is_beyond = [&] { return rings_ != seen || known_tail_ > at; };
   if (is_beyond()) co_return;
-  if (!watched_.contains(at)) {
+  if (!watched_.contains(at) && expects_own_) {
     // A ring from before this wait, which the bell has kept, ends it early.
     const Instant patience_ends = environment_.Now() + kBellPatience;
     for (Instant now = environment_.Now(); now < patience_ends; now = environment_.Now()) {
@@ -175,16 +176,21 @@ Task<void> LogReader::WaitAtTail(Position at) {
   bool is_watched = watched_.contains(at);
   if (!is_watched && client_.watched_path_bytes() + path.size() <= kWatchedPathBytesMax) {
     watched_.insert(at);
-    zk::Watcher watcher = [weak = weak_from_this(), strand = strand_, at](const zk::WatchEvent&) {
-      asio::post(strand, [weak, at] {
+    zk::Watcher watcher = [weak = weak_from_this(), strand = strand_, at](const zk::WatchEvent& event) {
+      const bool is_there = event.type == zk::WatchType::kCreated;
+      asio::post(strand, [weak, at, is_there] {
         const std::shared_ptr<LogReader> reader = weak.lock();
         if (!reader) return;
         reader->watched_.erase(at);
+        // A batch of this process would be fetched in vain: its bytes come with the bell.
+        if (is_there && !reader->expects_own_) reader->LearnTail(at.NextBatch());
+        if (is_there && reader->known_tail_ <= at.NextBatch()) reader->expects_own_ = false;
         reader->Ring();
       });
     };
     const zk::Response exists = co_await client_.Exists(path, std::move(watcher));
     if (exists.code == zk::Code::kOk) {
+      expects_own_ = false;
       LearnTail(at.NextBatch());
       co_return;
     }
@@ -216,15 +222,21 @@ Task<absl::StatusOr<std::uint64_t>> LogReader::FindFirstSegment() {
 }
 
 Task<absl::StatusOr<Position>> LogReader::FindTail() {
+  constexpr int kLooksMax = 5;  // the last segment may be sealed and removed between the two reads
   const std::shared_ptr<LogReader> self = shared_from_this();
-  const zk::Response children = co_await client_.Children(layout_.Segments(log_));
-  if (children.code != zk::Code::kOk) co_return UnavailableError(children, "list the segments of the log");
-  std::uint64_t last = 0;
-  for (const std::string& name : children.children) last = std::max(last, Layout::ParseSegment(name).value_or(0));
-  const absl::StatusOr<std::optional<SegmentView>> view = co_await Look(last);
-  if (!view.ok()) co_return view.status();
-  if (!*view) co_return MakeError(Reason::kZookeeperUnavailable, "the log went on while its tail was looked for");
-  co_return Position(last, (*view)->tail, 0);
+  // The server of this session may be behind the one that told another process.
+  const zk::Response synced = co_await client_.Sync(layout_.Segments(log_));
+  if (synced.code != zk::Code::kOk) co_return UnavailableError(synced, "say where the log ends");
+  for (int look = 0; look < kLooksMax; ++look) {
+    const zk::Response children = co_await client_.Children(layout_.Segments(log_));
+    if (children.code != zk::Code::kOk) co_return UnavailableError(children, "list the segments of the log");
+    std::uint64_t last = 0;
+    for (const std::string& name : children.children) last = std::max(last, Layout::ParseSegment(name).value_or(0));
+    const absl::StatusOr<std::optional<SegmentView>> view = co_await Look(last);
+    if (!view.ok()) co_return view.status();
+    if (*view) co_return Position(last, (*view)->tail, 0);
+  }
+  co_return MakeError(Reason::kZookeeperUnavailable, "the log went on while its tail was looked for");
 }
 
 Task<absl::StatusOr<WallTime>> LogReader::CreateTimeOf(Position batch) {

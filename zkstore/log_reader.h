@@ -28,9 +28,10 @@ namespace postkeeper {
 //   the segment is open and ends before it                -> kAtTail
 //   the segment is gone                                   -> kSegmentGone: the caller reads the head record
 //
-// At the tail a reader waits for a batch of this process (the bell), for the watch on the name of the next batch, or,
-// if the session has too many watches already, for a slow poll. A watch alone is never trusted: the segment is looked
-// at after the watch is set, since a watch on a name in a deleted segment never fires.
+// At the tail a reader waits for a batch of this process (the bell), for the watch on the name of the next batch, which
+// tells of those of other processes, or, if the session has too many watches already, for a slow poll. A watch alone is
+// never trusted: the segment is looked at after the watch is set, since a watch on a name in a deleted segment never
+// fires.
 //
 // All reads go through one session, since two sessions can see two different pasts. Lives on the strand of its log;
 // held by shared_ptr; coroutines that read keep it alive. Errors: ZOOKEEPER_UNAVAILABLE (ask again later),
@@ -40,7 +41,7 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   // Fetched ahead of a reader, in batches.
   static constexpr int kReadAheadMax = 8;
   static constexpr std::size_t kWatchedPathBytesMax = 512 << 10;
-  // Own batches come by the bell; a watch is set only when none has come for so long.
+  // Own batches come by the bell; while they do, a watch is set only when none has come for so long.
   static constexpr Duration kBellPatience = std::chrono::milliseconds(5);
   static constexpr Duration kSlowPoll = std::chrono::seconds(5);
   static constexpr Duration kPollWithoutWatch = std::chrono::seconds(1);
@@ -70,7 +71,7 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   Position known_tail() const { return known_tail_; }
   // It waits at the tail without a watch, and so looks every kPollWithoutWatch. Thread-safe.
   bool is_polling() const { return is_polling_; }
-  // Sets the tail as ZooKeeper tells it now.
+  // Where the log ends now, after every append that any process was told of before.
   Task<absl::StatusOr<Position>> FindTail();
   // The first segment that exists.
   Task<absl::StatusOr<std::uint64_t>> FindFirstSegment();
@@ -113,6 +114,7 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   Position known_tail_;
   // Right behind this process's latest append, where the next Read need not look.
   std::optional<Position> own_tail_;
+  bool expects_own_ = false;  // the last batch known of is of this process
   std::uint64_t rings_ = 0;
   std::atomic<bool> is_polling_ = false;
   Signal arrivals_;

@@ -30,6 +30,7 @@ struct Sum {
   std::array<std::int64_t, kFaults> fired{};
   std::map<std::string, std::int64_t> judged;
   std::int64_t relayed = 0;
+  std::int64_t appended_elsewhere = 0;
   int failed = 0;
 };
 
@@ -93,6 +94,7 @@ void RunSeed(std::uint64_t seed, const Arguments& arguments, Sum& sum) {
   for (std::size_t i = 0; i < kFaults; ++i) sum.fired[i] += result.fired[i];
   for (const auto& [promise, cases] : result.judged) sum.judged[promise] += cases;
   sum.relayed += result.relayed;
+  sum.appended_elsewhere += result.appended_elsewhere;
   if (result.violations.empty()) return;
   ++sum.failed;
   std::printf("seed %llu FAILED\n", static_cast<unsigned long long>(seed));
@@ -105,6 +107,10 @@ void RunSeed(std::uint64_t seed, const Arguments& arguments, Sum& sum) {
 bool IsComplete(const Sum& sum) {
   bool is_complete = sum.relayed > 0;
   if (!is_complete) std::printf("no call was relayed\n");
+  if (sum.appended_elsewhere == 0) {
+    is_complete = false;
+    std::printf("no replica appended to a log of another one\n");
+  }
   for (std::size_t i = 0; i < kFaults; ++i) {
     if (sum.fired[i] > 0) continue;
     is_complete = false;
@@ -127,7 +133,8 @@ void PrintSum(const Sum& sum) {
   std::printf("\njudged:");
   for (const auto& [promise, cases] : sum.judged)
     std::printf(" %s %lld", promise.c_str(), static_cast<long long>(cases));
-  std::printf("; %lld calls relayed\n", static_cast<long long>(sum.relayed));
+  std::printf("; %lld calls relayed, %lld appends to another replica's log\n", static_cast<long long>(sum.relayed),
+              static_cast<long long>(sum.appended_elsewhere));
 }
 
 bool Parse(int argc, char** argv, Arguments& arguments) {

@@ -153,8 +153,9 @@ Task<std::optional<Clients::AppendAnswer>> Clients::TryAppend(Name name, std::sh
   Cluster::Work<Engine, AppendAnswer> work = [this, record, delay](std::shared_ptr<Engine> engine, ProcessPtr process) {
     return ServeAppend<Engine>(std::move(engine), std::move(process), record, delay);
   };
+  const AppendSize size = SizeOf(MakeAppend(record->texts, record->request_id));
   std::optional<AppendAnswer> answer =
-      co_await cluster_.Call<Engine, AppendAnswer>(slot, name, std::move(work), Cluster::kCallDeadline, nullptr);
+      co_await cluster_.Call<Engine, AppendAnswer>(slot, name, std::move(work), Cluster::kCallDeadline, nullptr, size);
   cluster_.Trace(Cat("a producer hears of ", record->texts.front(), ": ",
                      !answer        ? "nothing"
                      : answer->ok() ? "OK"

@@ -108,16 +108,20 @@ class Cluster {
   // `work` runs on the strand of an engine of `name`, at the process that works for it.
   template <typename Engine, typename Answer>
   using Work = std::function<Task<Answer>(std::shared_ptr<Engine>, ProcessPtr)>;
+  // Of a call that appends: perhaps it needs no owner (RouteAppend).
+  using MaybeAppend = std::optional<AppendSize>;
   // A client's call to the replica in `slot`. nullopt: broken, or no answer before the deadline. `on_break` is called
   // then. On the world's executor.
   template <typename Engine, typename Answer>
   Task<std::optional<Answer>> Call(int slot, Name name, Work<Engine, Answer> work, Duration deadline,
-                                   std::function<void()> on_break);
+                                   std::function<void()> on_break, MaybeAppend append = std::nullopt);
 
   // What is open at a replica and should have been answered.
   std::vector<std::string> CallsOpenFor(Duration age) const;
   // Counts how often a call found its way.
   std::int64_t relayed() const { return relayed_; }
+  // Counts the appends of replicas that did not own the log.
+  std::int64_t appended_elsewhere() const { return appended_elsewhere_; }
 
  private:
   // A call on its way, as the one who called sees it.
@@ -140,10 +144,10 @@ class Cluster {
   Task<std::optional<Answer>> Fly(Environment& at, int from, int to, std::function<Task<Answer>(ProcessPtr)> serve,
                                   Duration deadline);
   template <typename Engine, typename Answer>
-  Task<Answer> Serve(ProcessPtr process, Name name, Work<Engine, Answer> work, int hops);
+  Task<Answer> Serve(ProcessPtr process, Name name, Work<Engine, Answer> work, int hops, MaybeAppend append);
   template <typename Engine, typename Answer>
   Task<Answer> ServeOnStrand(ProcessPtr process, std::shared_ptr<Engine> engine, Name name, Work<Engine, Answer> work,
-                             int hops);
+                             int hops, MaybeAppend append);
   template <typename Answer>
   Task<void> Track(ProcessPtr process, std::function<Task<Answer>(ProcessPtr)> serve, bool is_bounded,
                    std::function<void(Answer)> done);
@@ -177,6 +181,7 @@ class Cluster {
   std::list<std::shared_ptr<Flight>> flights_;
   std::list<Served> served_;
   std::int64_t relayed_ = 0;
+  std::int64_t appended_elsewhere_ = 0;
 };
 
 }  // namespace postkeeper

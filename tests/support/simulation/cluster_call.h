@@ -10,8 +10,13 @@ namespace postkeeper {
 template <typename Engine, typename Answer>
 class Cluster::Link : public PeerLink {
  public:
-  Link(Cluster& cluster, ProcessPtr process, Name name, Work<Engine, Answer> work, int hops)
-      : cluster_(cluster), process_(std::move(process)), name_(std::move(name)), work_(std::move(work)), hops_(hops) {}
+  Link(Cluster& cluster, ProcessPtr process, Name name, Work<Engine, Answer> work, int hops, MaybeAppend append)
+      : cluster_(cluster),
+        process_(std::move(process)),
+        name_(std::move(name)),
+        work_(std::move(work)),
+        hops_(hops),
+        append_(append) {}
 
   Task<bool> Connect(std::string address) override {
     const int to = cluster_.SlotOf(address);
@@ -25,8 +30,9 @@ class Cluster::Link : public PeerLink {
     const int to = cluster_.SlotOf(address);
     ++cluster_.relayed_;
     cluster_.Trace(Cat("replica ", process_->slot, " relays a call for ", name_.id, " to replica ", to));
-    auto serve = [&cluster = cluster_, name = name_, work = work_, hops = hops_ + 1](ProcessPtr peer) {
-      return cluster.Serve<Engine, Answer>(std::move(peer), name, work, hops);
+    auto serve = [&cluster = cluster_, name = name_, work = work_, hops = hops_ + 1,
+                  append = append_](ProcessPtr peer) {
+      return cluster.Serve<Engine, Answer>(std::move(peer), name, work, hops, append);
     };
     std::function<Task<Answer>(ProcessPtr)> at_peer = std::move(serve);
     answer = co_await cluster_.Fly<Answer>(process_->replica->environment(), process_->slot, to, std::move(at_peer),
@@ -44,14 +50,21 @@ class Cluster::Link : public PeerLink {
   const Name name_;
   const Work<Engine, Answer> work_;
   const int hops_;
+  const MaybeAppend append_;
 };
 
 template <typename Engine, typename Answer>
 Task<Answer> Cluster::ServeOnStrand(ProcessPtr process, std::shared_ptr<Engine> engine, Name name,
-                                    Work<Engine, Answer> work, int hops) {
-  if (!engine->is_serving()) {
-    Link<Engine, Answer> link(*this, process, std::move(name), work, hops);
-    LogHandle handle(engine);
+                                    Work<Engine, Answer> work, int hops, MaybeAppend append) {
+  LogHandle handle(engine);
+  AppendRoute way = AppendRoute::kOwner;
+  if (append) way = co_await RouteAppend(handle, *append, hops > 0);
+  if (way == AppendRoute::kHere && !engine->is_serving()) {
+    ++appended_elsewhere_;
+    Trace(Cat("replica ", process->slot, " appends to ", name.id, " by itself"));
+  }
+  if (way == AppendRoute::kOwner && !engine->is_serving()) {
+    Link<Engine, Answer> link(*this, process, std::move(name), work, hops, append);
     const OwnerRoute route = co_await RouteToOwner(process->replica->environment(), std::move(handle), hops > 0, link);
     if (route.kind == OwnerRoute::Kind::kRelayed) co_return std::move(*link.answer);
     if (route.kind == OwnerRoute::Kind::kBroken) co_return RelayBroken("it broke");
@@ -62,7 +75,7 @@ Task<Answer> Cluster::ServeOnStrand(ProcessPtr process, std::shared_ptr<Engine> 
 
 // As the services do it behind gRPC.
 template <typename Engine, typename Answer>
-Task<Answer> Cluster::Serve(ProcessPtr process, Name name, Work<Engine, Answer> work, int hops) {
+Task<Answer> Cluster::Serve(ProcessPtr process, Name name, Work<Engine, Answer> work, int hops, MaybeAppend append) {
   if (hops > 1) history_.Violate(environment_.Now(), "G10: a call makes more than one hop");
   if (!process->is_started) co_return MakeError(Reason::kZookeeperUnavailable, "this replica is starting");
   if (process->is_leaving) co_return ReplicaDraining();
@@ -70,7 +83,7 @@ Task<Answer> Cluster::Serve(ProcessPtr process, Name name, Work<Engine, Answer> 
       co_await Open(process->replica->broker(), name, static_cast<Engine*>(nullptr));
   if (!engine.ok()) co_return engine.status();
   const asio::any_io_executor strand = (*engine)->strand();
-  Task<Answer> task = ServeOnStrand<Engine, Answer>(process, *engine, std::move(name), std::move(work), hops);
+  Task<Answer> task = ServeOnStrand<Engine, Answer>(process, *engine, std::move(name), std::move(work), hops, append);
   co_return co_await asio::co_spawn(strand, std::move(task), asio::use_awaitable);
 }
 
@@ -125,9 +138,9 @@ Task<std::optional<Answer>> Cluster::Fly(Environment& at, int from, int to,
 
 template <typename Engine, typename Answer>
 Task<std::optional<Answer>> Cluster::Call(int slot, Name name, Work<Engine, Answer> work, Duration deadline,
-                                          std::function<void()> on_break) {
-  std::function<Task<Answer>(ProcessPtr)> serve = [this, name, work](ProcessPtr process) {
-    return Serve<Engine, Answer>(std::move(process), name, work, 0);
+                                          std::function<void()> on_break, MaybeAppend append) {
+  std::function<Task<Answer>(ProcessPtr)> serve = [this, name, work, append](ProcessPtr process) {
+    return Serve<Engine, Answer>(std::move(process), name, work, 0, append);
   };
   std::optional<Answer> answer = co_await Fly<Answer>(environment_, kClient, slot, std::move(serve), deadline);
   if (!answer && on_break) on_break();

@@ -18,7 +18,11 @@ void CreateLogs(Cluster& cluster, const SimulationOptions& options) {
   queue.lease_duration = seconds(5);
   queue.retry_backoff = milliseconds(100);
   queue.retry_backoff_max = seconds(2);
-  for (int i = 0; i < options.queues; ++i) cluster.CreateLog(SimulatedReplica::QueueName(Cat("q", i)), queue);
+  for (int i = 0; i < options.queues; ++i) {
+    // One in which no replica may append without its owner.
+    queue.max_messages = i == 1 ? AppendRoom::kPart - 1 : QueueSettings().max_messages;
+    cluster.CreateLog(SimulatedReplica::QueueName(Cat("q", i)), queue);
+  }
   for (int i = 0; i < options.topics; ++i) {
     TopicSettings topic;
     // By their number, or by their age.
@@ -77,6 +81,7 @@ void Run(Cluster& cluster, const SimulationOptions& options, SimulationResult& r
   result.judged = verdict.judged();
   result.fired = trouble.fired();
   result.relayed = cluster.relayed();
+  result.appended_elsewhere = cluster.appended_elsewhere();
   result.digest =
       environment.Random64() ^ cluster.history().moments << 32 ^ static_cast<std::uint64_t>(cluster.ensemble().zxid());
 }

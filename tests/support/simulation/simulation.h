@@ -20,6 +20,7 @@ struct SimulationResult {
   std::array<std::int64_t, kFaults> fired{};   // faults of each kind
   std::map<std::string, std::int64_t> judged;  // cases, by promise
   std::int64_t relayed = 0;                    // calls, from one replica to another
+  std::int64_t appended_elsewhere = 0;         // by replicas that did not own the log
   std::uint64_t digest = 0;                    // the same for the same seed and program
   std::vector<std::string> trace;              // if options.traces
 };
