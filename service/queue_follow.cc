@@ -117,6 +117,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
     AdoptLease(lease.position, {lease.number, lease.epochs}, lease.remaining);
     handed_over_.pop_front();
   }
+  AdoptAnnounced(at.NextBatch());
 }
 
 void QueueEngine::AdoptHandedOverLeases() {
