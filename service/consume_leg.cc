@@ -1,6 +1,7 @@
 #include "service/consume_leg.h"
 
 #include <asio/post.hpp>
+#include <deque>
 #include <optional>
 #include <utility>
 
@@ -57,11 +58,11 @@ class LocalLeg final : public ConsumeLeg, public std::enable_shared_from_this<Lo
 
   void Open(const LegOpening& opening) {
     QueueEngine::ConsumerCallbacks callbacks;
-    // Inside AddConsumer, nobody has heard yet that the leg is open.
+    // What comes inside AddConsumer is kept until the listener has heard that the leg is open.
     callbacks.on_deliveries = [self = shared_from_this()](std::vector<Delivery> deliveries, Duration lease) {
       if (self->is_closed_) return;
-      if (self->consumer_) return self->Deliver(std::move(deliveries), lease);
-      self->Later([deliveries = std::move(deliveries), lease](LocalLeg& leg) { leg.Deliver(deliveries, lease); });
+      if (self->is_open_) return self->Deliver(std::move(deliveries), lease);
+      self->early_.emplace_back(std::move(deliveries), lease);
     };
     callbacks.on_end = [self = shared_from_this()](absl::Status why) {
       self->consumer_.reset();
@@ -76,6 +77,12 @@ class LocalLeg final : public ConsumeLeg, public std::enable_shared_from_this<Lo
     if (opening.is_stopped) Stop();
     const Duration of_queue = std::get<QueueSettings>(engine_->entry().settings).lease_duration;
     listener_.on_opened(opening.open.lease.value_or(of_queue));
+    while (!early_.empty() && !is_closed_) {
+      auto [deliveries, lease] = std::move(early_.front());
+      early_.pop_front();
+      Deliver(std::move(deliveries), lease);
+    }
+    is_open_ = true;
   }
 
   void Deliver(std::vector<Delivery> deliveries, Duration lease) {
@@ -116,6 +123,8 @@ class LocalLeg final : public ConsumeLeg, public std::enable_shared_from_this<Lo
   const std::shared_ptr<QueueEngine> engine_;
   const Listener listener_;
   std::optional<QueueEngine::ConsumerId> consumer_;  // while the engine knows this leg
+  std::deque<std::pair<std::vector<Delivery>, Duration>> early_;
+  bool is_open_ = false;
   int settling_ = 0;
   bool is_released_ = false;
   bool is_closed_ = false;

@@ -35,8 +35,8 @@ struct LegDeliveries {
 // Carries what a stream does to the owner of its queue, and back what the owner has for it: an engine of this process
 // (LocalLeg), or a stream to another replica (PeerLeg; the simulator has its own). Begins to work when it is made.
 //
-// Everything is on the strand of the queue's engine, the listener too, which is never called from within a function of
-// the leg. on_end comes once, last, and never after Close.
+// Everything is on the strand of the queue's engine, the listener too; from within a function of the leg only
+// on_deliveries is called. on_end comes once, last, and never after Close.
 class ConsumeLeg {
  public:
   struct Listener {

@@ -130,6 +130,10 @@ Task<void> ConsumeSession::Run(std::shared_ptr<ConsumeSession> self) {
       End(opened);
       break;
     }
+    if (std::exchange(has_news_, false)) {
+      pause = kPauseMin;
+      continue;
+    }
     co_await wake_.WaitFor(pause);
     pause = std::min(pause * 2, kPauseMax);
   }
@@ -164,6 +168,7 @@ Task<absl::Status> ConsumeSession::FindAndOpen() {
 // Returns when the owner has accepted the stream.
 Task<absl::Status> ConsumeSession::OpenLeg(std::string owner) {
   if (is_over_) co_return absl::OkStatus();
+  has_news_ = false;
   const Instant now = environment_.Now();
   LegOpening opening{options_.open, held_.Held(now), is_stopped_};
   opening.open.credit = held_.CreditLeft(now);
@@ -226,6 +231,7 @@ void ConsumeSession::OnOwnerNews(const std::string& owner) {
   if (is_over_) return;
   // The engine itself ends its own leg.
   if (leg_ && !leg_owner_.empty() && owner != leg_owner_) DropLeg();
+  has_news_ = true;
   wake_.Notify();
 }
 
@@ -254,7 +260,9 @@ void ConsumeSession::OnLegOpened(Duration lease) {
     std::erase_if(unanswered_, [](const Unanswered& frame) { return frame.times_sent > 0; });
   }
   for (Unanswered& frame : unanswered_) {
-    if (!frame.failures) Send(frame);
+    if (frame.failures) continue;
+    if (frame.times_sent == 1) NoteAcksInTime(frame);
+    Send(frame);
   }
   ReleaseIfDone();
 }
@@ -288,17 +296,23 @@ void ConsumeSession::Send(Unanswered& frame) {
   leg_->Settle(frame.sequence, frame.orders);
 }
 
+void ConsumeSession::NoteAcksInTime(Unanswered& frame) {
+  const Instant now = environment_.Now();
+  for (const std::string& text : frame.orders.ack_tokens) {
+    const std::optional<LeaseToken> token = DecodeLeaseToken(text);
+    if (token && held_.Holds(*token, now)) frame.acks_in_time.push_back(text);
+  }
+}
+
 void ConsumeSession::OnSettled(std::int64_t sequence, std::vector<SettleFailure> failures) {
   const auto frame = std::lower_bound(unanswered_.begin(), unanswered_.end(), sequence,
                                       [](const Unanswered& a, std::int64_t b) { return a.sequence < b; });
   if (frame == unanswered_.end() || frame->sequence != sequence || frame->failures) return;
-  if (frame->times_sent > 1) {
-    const auto& acks = frame->orders.ack_tokens;
-    std::erase_if(failures, [&acks](const SettleFailure& failure) {
-      return failure.error == SettleError::kAlreadySettled &&
-             std::find(acks.begin(), acks.end(), failure.lease_token) != acks.end();
-    });
-  }
+  const auto& acks = frame->acks_in_time;
+  std::erase_if(failures, [&acks](const SettleFailure& failure) {
+    return failure.error == SettleError::kAlreadySettled &&
+           std::find(acks.begin(), acks.end(), failure.lease_token) != acks.end();
+  });
   frame->failures = std::move(failures);
   NoteSettled(*frame);
   Flush();

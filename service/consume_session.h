@@ -21,7 +21,8 @@ namespace postkeeper {
 // credit that is left, the leases that the client holds, and the settling frames that are not answered. When a leg ends
 // because the owner has changed, crashed or is going away, or when the engine here hears of another owner, it opens the
 // next leg with that, and sends the unanswered frames again, in order. Settling twice is harmless; an ack that is told
-// ALREADY_SETTLED by the second owner was the first try's, and is a success. So the client sees a pause: Heartbeats say
+// ALREADY_SETTLED by the second owner, although nobody else can have had the lease yet, was in at the first try, and is
+// a success. So the client sees a pause: Heartbeats say
 // that there is no owner, for as long as it takes and the client stays. Before Opened there is an end to patience:
 // kOwnerPatience.
 //
@@ -78,6 +79,7 @@ class ConsumeSession : public std::enable_shared_from_this<ConsumeSession> {
     std::int64_t sequence = 0;
     SettleOrders orders;
     int times_sent = 0;
+    std::vector<std::string> acks_in_time;               // of leases that were good when it was sent again
     std::optional<std::vector<SettleFailure>> failures;  // once it is answered
   };
 
@@ -96,6 +98,7 @@ class ConsumeSession : public std::enable_shared_from_this<ConsumeSession> {
   void OnLegEnd(absl::Status status);
 
   void Send(Unanswered& frame);
+  void NoteAcksInTime(Unanswered& frame);
   void NoteSettled(const Unanswered& frame);
   void Flush();
   void DropLeg();
@@ -116,6 +119,7 @@ class ConsumeSession : public std::enable_shared_from_this<ConsumeSession> {
   std::uint64_t leg_number_ = 0;
   std::string leg_owner_;  // its address; "": this replica
   bool is_leg_open_ = false;
+  bool has_news_ = false;           // of the owner, since the leg was made
   absl::Status leg_end_;            // of the one before
   CheckedCredit credit_meanwhile_;  // given while the leg was being opened
   Instant leg_heard_at_{};

@@ -86,17 +86,16 @@ class ConsumeSessionTest : public QueueEngineTest {
 
   // From now on a replica at this address has the queue.
   void GiveTo(const std::string& address) {
+    replica_->context().is_first_choice = [](const Uid&, const OwnerView&) { return false; };
     const ProcessId process = ProcessId::Make(environment_);
     ASSERT_EQ(environment_.RunTask(observer_.Create(layout_.Replica(process), "")).code, zk::Code::kOk);
-    const absl::StatusOr<OwnerView> owner = environment_.RunTask(ReadOwner(observer_, layout_, queue_->uid()));
-    ASSERT_TRUE(owner.ok());
-    ASSERT_EQ(environment_.RunTask(observer_.Delete(layout_.Replica(owner->process))).code, zk::Code::kOk);
+    DeposeOwner();
     const absl::StatusOr<OwnerView> taken =
         environment_.RunTask(TakeOwnership(observer_, layout_, queue_->uid(), process, address));
     ASSERT_TRUE(taken.ok()) << taken.status();
     last_epoch_ = taken->epoch;
     if (queue_->is_serving()) (void)Enqueue({"found out"}, "by a write");
-    Pass(seconds(3));
+    Pass(milliseconds(500));
   }
 
   FakeLeg& leg() { return *legs_.back(); }
@@ -222,6 +221,23 @@ TEST_F(ConsumeSessionTest, RepeatedAckThatWasIn) {
     leg().listener.on_settled(1, {{token, SettleError::kAlreadySettled, ""}});
   });
   EXPECT_THAT(answers_, ElementsAre(std::pair(1, 0U), std::pair(2, 1U)));
+}
+
+// Of an ack that was late already nobody can say whose ack it was: it is told so.
+TEST_F(ConsumeSessionTest, RepeatedAckThatWasLate) {
+  GiveTo("replica-a");
+  Open();
+  Accept();
+  HeldLease short_lease = Lease(0);
+  short_lease.remaining = seconds(1);
+  Deliver(leg(), {short_lease});
+  Pass(seconds(2));
+  Take(1, {TokenOf(short_lease)});
+  OnStrand([this] { leg().listener.on_end(MakeError(Reason::kNoOwner, "gone")); });
+  Pass(seconds(1));
+  Accept();
+  OnStrand([&] { leg().listener.on_settled(1, {{TokenOf(short_lease), SettleError::kAlreadySettled, ""}}); });
+  EXPECT_THAT(answers_, ElementsAre(std::pair(1, 1U)));
 }
 
 // While there is no owner the stream stays, for longer than a call would wait, and its heartbeats say so.

@@ -98,6 +98,8 @@ class Clients {
   static History::Settle::Answer AnswerOf(const std::vector<SettleFailure>& failures);
   Task<void> Consume(Name name);
   Task<StreamAnswer> ServeStream(std::shared_ptr<QueueEngine> engine, ProcessPtr process, Name name, StreamPtr stream);
+  void RecordOnStream(const Process& process, const QueueEngine& engine, const Delivery& delivery,
+                      const Stream& stream);
   ConsumeSession::Client ClientOf(ProcessPtr process, Name name, StreamPtr stream);
   SimulatedLeg::Witness WitnessOf(StreamPtr stream, std::vector<HeldLease> held);
   void RecordSettled(const ProcessPtr& process, const std::shared_ptr<QueueEngine>& engine, const StreamPtr& stream,

@@ -95,6 +95,14 @@ Task<Clients::StreamAnswer> Clients::ServeStream(std::shared_ptr<QueueEngine> en
   co_return true;
 }
 
+void Clients::RecordOnStream(const Process& process, const QueueEngine& engine, const Delivery& delivery,
+                             const Stream& stream) {
+  const std::size_t record = Record(process, engine, delivery, stream.number, stream.opened);
+  on_streams_[delivery.token] = record;
+  // The client has gone in good order, and the owner has not heard of it yet.
+  if (stream.is_leaving && stream.releases) history_.deliveries[record].given_back = cluster_.Now();
+}
+
 ConsumeSession::Client Clients::ClientOf(ProcessPtr process, Name name, StreamPtr stream) {
   ConsumeSession::Client client;
   client.on_opened = [stream](Duration) { stream->has_opened = true; };
@@ -102,9 +110,7 @@ ConsumeSession::Client Clients::ClientOf(ProcessPtr process, Name name, StreamPt
     if (process->is_dead || stream->end) return;
     const bool is_local = given.encoded == nullptr;
     for (const Delivery& delivery : given.deliveries) {
-      if (is_local) {
-        on_streams_[delivery.token] = Record(*process, *stream->engine, delivery, stream->number, stream->opened);
-      }
+      if (is_local) RecordOnStream(*process, *stream->engine, delivery, *stream);
       SendFrame(stream->last_arrival, [this, name, stream, record = on_streams_.at(delivery.token)] {
         if (stream->is_open) Act(WorkOn(name, record, stream));
       });
@@ -136,9 +142,7 @@ SimulatedLeg::Witness Clients::WitnessOf(StreamPtr stream, std::vector<HeldLease
   };
   witness.on_deliveries = [this, stream](const ProcessPtr& process, const std::shared_ptr<QueueEngine>& engine,
                                          const LegDeliveries& given) {
-    for (const Delivery& delivery : given.deliveries) {
-      on_streams_[delivery.token] = Record(*process, *engine, delivery, stream->number, stream->opened);
-    }
+    for (const Delivery& delivery : given.deliveries) RecordOnStream(*process, *engine, delivery, *stream);
   };
   witness.on_settled = [this, stream](const ProcessPtr& process, const std::shared_ptr<QueueEngine>& engine,
                                       std::int64_t sequence, const std::vector<SettleFailure>& failures) {
