@@ -49,6 +49,7 @@ Broker::Broker(EngineContext& context, Options options)
   context_.is_first_choice = [balancer = balancer_](const Uid& log, const OwnerView& free) {
     return balancer->IsFirstChoice(log, free);
   };
+  context_.has_peers = [membership = membership_] { return membership->size() > 1; };
 }
 
 Broker::~Broker() = default;

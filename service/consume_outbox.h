@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <deque>
+#include <memory>
 #include <vector>
 
 #include "service/queue_engine.h"
@@ -11,6 +12,8 @@
 #include "zkstore/environment.h"
 
 namespace postkeeper {
+
+struct EncodedDeliveries;
 
 // Deliveries, encoded as they come, so that no batch is held in memory for a client that is slow. Those that come while
 // a frame is on its way share the next one, up to the limit of a response.
@@ -31,6 +34,8 @@ class ConsumeOutbox {
       : frame_bytes_max_(frame_bytes_max), keeps_leases_(keeps_leases) {}
 
   void Add(const std::vector<Delivery>& deliveries, Duration lease, Instant now);
+  // A frame that another replica has encoded; it is sent as one.
+  void Add(std::shared_ptr<const EncodedDeliveries> encoded, Duration lease, Instant now);
   bool empty() const { return frames_.empty(); }
   // Drops what has lapsed at the front; true if something is left.
   bool HasFrame(Instant now);
@@ -41,6 +46,7 @@ class ConsumeOutbox {
  private:
   struct Frame {
     DeliveryEncoder deliveries;
+    std::shared_ptr<const EncodedDeliveries> encoded;  // instead
     Duration lease{};
     Instant begun_at{};
   };

@@ -7,13 +7,14 @@
 #include "postkeeper/v1/message.pb.h"
 #include "service/broker.h"
 #include "service/consume_outbox.h"
+#include "service/consume_session.h"
 #include "service/field_checks.h"
 #include "service/log_handle.h"
 #include "service/logging.h"
-#include "service/ordered_answers.h"
+#include "service/peer_leg.h"
+#include "service/relayed_consume.h"
 #include "service/stream_call.h"
 #include "service/wire_codec.h"
-#include "zkstore/signal.h"
 
 namespace postkeeper {
 namespace {
@@ -36,16 +37,16 @@ std::int64_t CountTokens(const CheckedFrame& frame) {
 }
 
 // How it works. Frames are read and checked on gRPC's thread; everything else is done on the strand of the queue's
-// engine. Deliveries go from the engine's callback into the outbox and from there to whoever may write. Each settling
-// frame is a task of its own; the answers go out in the order of the frames. What ends the stream because of a frame
-// (a broken rule, a settlement that failed) waits in the same order, so that frames before it are answered.
+// engine, by the session (consume_session.h), which knows nothing of gRPC. Deliveries go from it into the outbox and
+// from there to whoever may write. What ends the stream because of a frame (a broken rule, a settlement that failed)
+// waits until the frames before it are answered.
 //
-// However the stream ends, the consumer is taken from the engine exactly once (Leave). Its leases are released only
-// after a drain that the client has asked for and half-closed behind; else they lapse, and their tokens stay good.
+// However the stream ends, the session is told once (Leave). The client's leases are released only after a drain that
+// it has asked for and half-closed behind; else they lapse, and their tokens stay good.
 class ConsumeStream final : public BidiCall {
  public:
   ConsumeStream(Desk& desk, grpc::CallbackServerContext& context)
-      : BidiCall(desk, kMessageServiceName, "Consume", context) {}
+      : BidiCall(desk, kMessageServiceName, "Consume", context), deadline_(context.deadline()) {}
 
   void Start() {
     Hold();
@@ -65,9 +66,7 @@ class ConsumeStream final : public BidiCall {
       }
     }
     if (!is_opened) return End(ReplicaDraining());
-    asio::post(engine_->strand(), [self = Self()] {
-      if (self->consumer_) self->engine_->StopConsumer(*self->consumer_);
-    });
+    ToSession([](ConsumeSession& session) { session.StopDeliveries(); });
     Pump();
   }
 
@@ -81,12 +80,20 @@ class ConsumeStream final : public BidiCall {
     grpc::Slice bytes;
     Cost cost;
   };
-  struct Answer {
-    absl::StatusOr<grpc::Slice> bytes;
-    Cost cost;
-  };
 
   std::shared_ptr<ConsumeStream> Self() { return std::static_pointer_cast<ConsumeStream>(shared_from_this()); }
+
+  // On the strand, if there is a session.
+  template <typename Function>
+  void ToSession(Function function) {
+    std::shared_ptr<ConsumeSession> session;
+    {
+      absl::MutexLock lock(&mutex_);
+      session = session_;
+    }
+    if (!session) return;  // StartSession will see it
+    asio::post(engine_->strand(), [session, function = std::move(function)]() mutable { function(*session); });
+  }
 
   // ---- Frames in, on gRPC's thread
 
@@ -98,9 +105,8 @@ class ConsumeStream final : public BidiCall {
 
   void OnFrame(const grpc::ByteBuffer& bytes) override {
     const bool is_first = !frames_.is_open;
-    absl::StatusOr<CheckedFrame> frame = Check(bytes);
+    absl::StatusOr<CheckedFrame> frame = Check(bytes, is_first);
     if (!frame.ok() && is_first) return End(frame.status());
-    if (is_first) first_frame_ = bytes;
     if (is_first) return Open(*std::move(frame));
     const Cost cost{1, frame.ok() ? CountTokens(*frame) : 0};
     {
@@ -109,18 +115,23 @@ class ConsumeStream final : public BidiCall {
       unanswered_.tokens += cost.tokens;
       if (!frame.ok()) has_bad_frame_ = true;
     }
-    asio::post(engine_->strand(), [self = Self(), cost, frame = std::move(frame)]() mutable {
+    ToSession([self = Self(), cost, frame = std::move(frame)](ConsumeSession& session) mutable {
       if (frame.ok()) {
-        self->Act(*std::move(frame), cost);
+        self->Act(session, *std::move(frame), cost);
       } else {
-        self->FailInOrder(frame.status());
+        session.Fail(frame.status());
       }
     });
   }
 
-  absl::StatusOr<CheckedFrame> Check(const grpc::ByteBuffer& bytes) {
+  absl::StatusOr<CheckedFrame> Check(const grpc::ByteBuffer& bytes, bool is_first) {
     v1::ConsumeRequest request;
     if (absl::Status status = DecodeRequest(bytes, "ConsumeRequest", request); !status.ok()) return status;
+    if (is_first && IsRelayed(context_)) {
+      absl::StatusOr<std::vector<HeldLease>> held = TakeHeldLeases(request);
+      if (!held.ok()) return held.status();
+      held_ = *std::move(held);
+    }
     absl::MutexLock lock(&mutex_);  // MayRead looks at the state
     return CheckFrame(std::move(request), frames_);
   }
@@ -130,11 +141,12 @@ class ConsumeStream final : public BidiCall {
       absl::MutexLock lock(&mutex_);
       if (!is_opened_ && !end_) end_ = absl::OkStatus();  // before the first frame
     }
-    if (IsEnding()) return Pump();
-    asio::post(engine_->strand(), [self = Self()] {
-      self->is_half_closed_ = true;
-      if (self->is_drained_ && !self->is_cancelled()) self->Leave(/*releases=*/true);
-      self->Flush();
+    if (IsEnding()) {
+      OnEnding();
+      return Pump();
+    }
+    ToSession([self = Self()](ConsumeSession& session) {
+      if (!self->is_cancelled()) session.FinishInput();
     });
   }
 
@@ -156,133 +168,100 @@ class ConsumeStream final : public BidiCall {
         co_return;
       }
       self->engine_ = *std::move(engine);
-      Spawn(self->engine_->strand(), self->Run(self, std::move(frame)));
+      asio::post(self->engine_->strand(),
+                 [self, frame = std::move(frame)]() mutable { self->StartSession(std::move(frame)); });
     };
     Spawn(desk_.environment.executor(), open(Self(), std::move(first)));
   }
 
-  // The stream's life on the strand: opening, then heartbeats until it ends.
-  Task<void> Run(std::shared_ptr<ConsumeStream> self, CheckedFrame first) {
-    if (!engine_->is_serving()) {
-      LogHandle log(engine_);
-      const bool is_elsewhere = co_await RelayIfElsewhere(std::move(log), std::exchange(first_frame_, {}));
-      if (is_elsewhere) co_return;
+  void StartSession(CheckedFrame first) {
+    ConsumeSession::Options options;
+    options.open = open_;
+    options.held = std::move(held_);
+    options.is_relayed = IsRelayed(context_);
+    options.make_leg = [&desk = desk_, strand = engine_->strand(), deadline = deadline_](
+                           std::string owner, const LegOpening& opening, ConsumeLeg::Listener listener) {
+      return MakePeerLeg(desk, strand, std::move(owner), deadline, opening, std::move(listener));
+    };
+    const auto session =
+        std::make_shared<ConsumeSession>(desk_.environment, engine_, std::move(options), ClientOfSession());
+    {
+      absl::MutexLock lock(&mutex_);
+      if (end_) return;
+      session_ = session;
     }
-    if (absl::Status status = co_await engine_->WaitUntilServing(kOwnerPatience); !status.ok()) {
-      End(status);
-      co_return;
+    session->Start();
+    Act(*session, std::move(first), {});
+  }
+
+  // The session does not hold the stream, which holds it.
+  ConsumeSession::Client ClientOfSession() {
+    const std::weak_ptr<ConsumeStream> weak = Self();
+    ConsumeSession::Client client;
+    client.on_opened = [weak](Duration lease) {
+      if (const auto self = weak.lock()) self->SendOpened(lease);
+    };
+    client.on_deliveries = [weak](const LegDeliveries& deliveries) {
+      if (const auto self = weak.lock()) self->SendDeliveries(deliveries);
+    };
+    client.on_settled = [weak](std::int64_t sequence, const std::vector<SettleFailure>& failures) {
+      if (const auto self = weak.lock()) self->SendSettled(sequence, failures);
+    };
+    client.on_heartbeat = [weak](const ConsumeSession::Heartbeat& heartbeat) {
+      if (const auto self = weak.lock()) self->SendHeartbeat(heartbeat);
+    };
+    client.on_end = [weak](absl::Status status) {
+      if (const auto self = weak.lock()) self->End(std::move(status));
+    };
+    return client;
+  }
+
+  // ---- On the strand
+
+  void Act(ConsumeSession& session, CheckedFrame frame, Cost cost) {
+    if (frame.Settles()) {
+      costs_.push_back(cost);
+    } else {
+      Answered(cost);
     }
-    if (IsEnding()) co_return;
-    wake_.emplace(desk_.environment, engine_->strand());
-    const absl::StatusOr<QueueEngine::ConsumerId> consumer = engine_->AddConsumer(open_, MakeCallbacks());
-    if (!consumer.ok()) {
-      End(consumer.status());
-      co_return;
-    }
-    consumer_ = *consumer;
+    session.Take(std::move(frame));
+  }
+
+  void SendOpened(Duration lease) {
     LogDebug("a consumer has come", {{"source", open_.source.Full()}, {"consumer", open_.consumer}});
-    SendOpened();
-    Act(std::move(first), {});
-    ReadMore();
-    Instant next_heartbeat = desk_.environment.Now() + open_.heartbeat_interval;
-    while (!IsEnding()) {
-      const Duration pause = next_heartbeat - desk_.environment.Now();
-      if (pause > Duration::zero()) {
-        co_await wake_->WaitFor(pause);
-        continue;
-      }
-      next_heartbeat = desk_.environment.Now() + open_.heartbeat_interval;
-      co_await Heartbeat();
-    }
-    Leave(/*releases=*/false);
-    (void)self;  // keeps this alive
-  }
-
-  QueueEngine::ConsumerCallbacks MakeCallbacks() {
-    return {.on_deliveries =
-                [self = Self()](std::vector<Delivery> deliveries, Duration lease) {
-                  {
-                    absl::MutexLock lock(&self->mutex_);
-                    if (self->end_) return;
-                    self->outbox_->Add(deliveries, lease, self->desk_.environment.Now());
-                  }
-                  self->Pump();
-                },
-            .on_end =
-                [self = Self()](absl::Status why) {
-                  self->consumer_.reset();
-                  self->End(std::move(why));
-                }};
-  }
-
-  void SendOpened() {
-    const QueueSettings& settings = std::get<QueueSettings>(engine_->entry().settings);
     v1::ConsumeResponse response;
     response.mutable_opened()->set_replica(desk_.replica);
-    SetDuration(open_.lease.value_or(settings.lease_duration), *response.mutable_opened()->mutable_lease_duration());
+    SetDuration(lease, *response.mutable_opened()->mutable_lease_duration());
     {
       absl::MutexLock lock(&mutex_);
       control_.push_front({EncodeMessage(response), {}});
       is_opened_ = true;
     }
     Pump();
+    ReadMore();
   }
 
-  // ---- Acting, on the strand
-
-  void Act(CheckedFrame frame, Cost cost) {
-    if (has_failed_) return;
-    if (frame.credit && consumer_) {
-      // Before anything of the frame is done.
-      const absl::StatusOr<CheckedCredit> sum = AddCredit(engine_->CreditOf(*consumer_), *frame.credit);
-      if (!sum.ok()) return FailInOrder(sum.status());
-    }
-    if (frame.Settles()) {
-      SettleOrders orders{std::move(frame.ack_tokens), std::move(frame.nacks), std::move(frame.extensions)};
-      Spawn(engine_->strand(), Settle(Self(), answers_.Ask(), frame.sequence, std::move(orders), cost));
-    } else {
-      Answered(cost);
-    }
-    if (frame.credit && consumer_) {
-      if (absl::Status status = engine_->AddCredit(*consumer_, *frame.credit); !status.ok()) FailInOrder(status);
-    }
-    if (frame.drains && consumer_) {
-      is_drained_ = true;
-      engine_->StopConsumer(*consumer_);
-    }
-  }
-
-  Task<void> Settle(std::shared_ptr<ConsumeStream> self, std::uint64_t ticket, std::int64_t sequence,
-                    SettleOrders orders, Cost cost) {
-    const absl::StatusOr<std::vector<SettleFailure>> failures = co_await engine_->Settle(std::move(orders));
-    Answer answer;
-    answer.cost = cost;
-    if (failures.ok()) {
-      answer.bytes = EncodeSettled(sequence, *failures);
-    } else {
-      answer.bytes = failures.status();
-    }
-    answers_.Give(ticket, std::move(answer));
-    Flush();
-    (void)self;  // keeps this alive
-  }
-
-  // The stream ends with this when all frames before are answered; nothing more is acted on.
-  void FailInOrder(const absl::Status& status) {
-    has_failed_ = true;
-    Answer answer{status, {}};
-    answers_.Give(answers_.Ask(), std::move(answer));
-    Flush();
-  }
-
-  void Flush() {
-    if (IsEnding()) return;
-    while (std::optional<Answer> answer = answers_.Next()) {
-      if (!answer->bytes.ok()) return End(answer->bytes.status());
+  void SendDeliveries(const LegDeliveries& deliveries) {
+    const Instant now = desk_.environment.Now();
+    {
       absl::MutexLock lock(&mutex_);
-      control_.push_back({*std::move(answer->bytes), answer->cost});
+      if (end_) return;
+      if (deliveries.encoded) {
+        outbox_->Add(deliveries.encoded, deliveries.lease, now);
+      } else {
+        outbox_->Add(deliveries.deliveries, deliveries.lease, now);
+      }
     }
-    if (is_half_closed_ && answers_.empty()) return End(absl::OkStatus());
+    Pump();
+  }
+
+  void SendSettled(std::int64_t sequence, const std::vector<SettleFailure>& failures) {
+    const Cost cost = costs_.front();
+    costs_.pop_front();
+    {
+      absl::MutexLock lock(&mutex_);
+      control_.push_back({EncodeSettled(sequence, failures), cost});
+    }
     Pump();
   }
 
@@ -295,20 +274,15 @@ class ConsumeStream final : public BidiCall {
     ReadMore();
   }
 
-  Task<void> Heartbeat() {
-    if (engine_->is_serving()) {
-      const absl::StatusOr<QueueEngine::Stats> stats = co_await engine_->GetStats();
-      if (stats.ok()) counts_ = stats->counts;
-    }
-    const CheckedCredit left = consumer_ ? engine_->CreditOf(*consumer_) : CheckedCredit{};
+  void SendHeartbeat(const ConsumeSession::Heartbeat& of_session) {
     v1::ConsumeResponse response;
     v1::Heartbeat& heartbeat = *response.mutable_heartbeat();
-    heartbeat.set_ready(counts_.ready);
-    heartbeat.set_delayed(counts_.delayed);
-    heartbeat.set_leased(counts_.leased);
-    heartbeat.mutable_credit_left()->set_messages(static_cast<std::int32_t>(left.messages));
-    heartbeat.mutable_credit_left()->set_bytes(std::max<std::int64_t>(left.bytes, 0));
-    heartbeat.set_has_owner(engine_->is_serving());
+    heartbeat.set_ready(of_session.counts.ready);
+    heartbeat.set_delayed(of_session.counts.delayed);
+    heartbeat.set_leased(of_session.counts.leased);
+    heartbeat.mutable_credit_left()->set_messages(static_cast<std::int32_t>(of_session.credit_left.messages));
+    heartbeat.mutable_credit_left()->set_bytes(std::max<std::int64_t>(of_session.credit_left.bytes, 0));
+    heartbeat.set_has_owner(of_session.has_owner);
     {
       absl::MutexLock lock(&mutex_);
       // One at a time: a client that reads nothing gets the latest when it reads again.
@@ -317,23 +291,12 @@ class ConsumeStream final : public BidiCall {
     Pump();
   }
 
-  void Leave(bool releases) {
-    {
-      absl::MutexLock lock(&mutex_);
-      outbox_->Clear();
-    }
-    if (!consumer_) return;
-    engine_->RemoveConsumer(*std::exchange(consumer_, std::nullopt), releases);
-  }
-
   void OnEnding() override {
     {
       absl::MutexLock lock(&mutex_);
-      if (!is_opened_) return;  // Run will see it
+      if (outbox_) outbox_->Clear();
     }
-    asio::post(engine_->strand(), [self = Self()] {
-      if (self->wake_) self->wake_->Notify();
-    });
+    ToSession([](ConsumeSession& session) { session.Leave(); });
   }
 
   // ---- Frames out
@@ -365,20 +328,16 @@ class ConsumeStream final : public BidiCall {
     Answered(sent);
   }
 
-  // Set before is_opened_, and only then used on other threads; constant from there on.
-  grpc::ByteBuffer first_frame_;
+  const std::chrono::system_clock::time_point deadline_;
+
+  // Set before session_, and only then used on other threads; constant from there on.
   CheckedOpen open_;
+  std::vector<HeldLease> held_;  // what another replica has announced
   std::shared_ptr<QueueEngine> engine_;
 
-  // Touched only on the strand.
-  std::optional<QueueEngine::ConsumerId> consumer_;  // while the engine knows this stream
-  std::optional<Signal> wake_;
-  OrderedAnswers<Answer> answers_;
-  Dispatcher::Counts counts_;  // the last known
-  bool is_drained_ = false;    // by the client
-  bool is_half_closed_ = false;
-  bool has_failed_ = false;
+  std::deque<Cost> costs_;  // of the frames that settle, until they are answered; touched only on the strand
 
+  std::shared_ptr<ConsumeSession> session_ ABSL_GUARDED_BY(mutex_);
   FrameState frames_ ABSL_GUARDED_BY(mutex_);
   std::optional<ConsumeOutbox> outbox_ ABSL_GUARDED_BY(mutex_);
   std::deque<Control> control_ ABSL_GUARDED_BY(mutex_);

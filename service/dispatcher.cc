@@ -56,6 +56,7 @@ class Dispatcher::Impl {
                Instant now, Instant* due);
   Outcome Release(Position position, std::uint32_t number, Instant now, Duration delay, std::string_view reason);
   Outcome Extend(Position position, std::uint32_t number, Duration lease, Instant now);
+  Outcome Rebind(Position position, std::uint32_t number, Duration lease, std::uint64_t holder, Instant now);
   Outcome Adopt(Position position, std::uint32_t number, Duration lease, std::uint64_t holder, Instant now);
   std::vector<Position> Purge(bool leased_too, Instant now);
 
@@ -380,6 +381,19 @@ Dispatcher::Outcome Dispatcher::Impl::Extend(Position position, std::uint32_t nu
   return Outcome::kOk;
 }
 
+Dispatcher::Outcome Dispatcher::Impl::Rebind(Position position, std::uint32_t number, Duration lease,
+                                             std::uint64_t holder, Instant now) {
+  Advance(now);
+  Index::iterator found;
+  if (const Outcome outcome = Find(position, number, &found); outcome != Outcome::kOk) return outcome;
+  const Reference reference = found->second;
+  if (entries_[reference].is_given_up) return Outcome::kStaleLease;
+  const Instant last = Later(entries_[reference].delivered, options_.lease_max);
+  Withdraw(reference);
+  MakeLeased(reference, std::min(Later(now_, lease), last), holder);
+  return Outcome::kOk;
+}
+
 Dispatcher::Outcome Dispatcher::Impl::Adopt(Position position, std::uint32_t number, Duration lease,
                                             std::uint64_t holder, Instant now) {
   Advance(now);
@@ -506,6 +520,10 @@ Dispatcher::Outcome Dispatcher::Extend(Position position, std::uint32_t number, 
 std::vector<Position> Dispatcher::Purge(bool leased_too, Instant now) { return impl_->Purge(leased_too, now); }
 void Dispatcher::TakeBack(const Grant& grant, Instant now) {
   impl_->Release(grant.position, grant.number, now, Duration::zero(), {});
+}
+Dispatcher::Outcome Dispatcher::Rebind(Position position, std::uint32_t number, Duration lease, std::uint64_t holder,
+                                       Instant now) {
+  return impl_->Rebind(position, number, lease, holder, now);
 }
 Dispatcher::Outcome Dispatcher::Adopt(Position position, std::uint32_t number, Duration lease, std::uint64_t holder,
                                       Instant now) {

@@ -152,6 +152,10 @@ class Dispatcher {
   // The deadline becomes now + lease, or nothing changes if that is more than lease_max after the delivery.
   Outcome Extend(Position position, std::uint32_t number, Duration lease, Instant now);
 
+  // The same for a lease whose holder is another one from now on, and which is never refused: it lasts for at most
+  // lease_max after the delivery.
+  Outcome Rebind(Position position, std::uint32_t number, Duration lease, std::uint64_t holder, Instant now);
+
   // Removes every ready and delayed message, or all (`leased_too`); returns the positions, rising. Nothing lapses by
   // it.
   std::vector<Position> Purge(bool leased_too, Instant now);

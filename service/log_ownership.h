@@ -74,6 +74,9 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   // What is held, or was held last.
   const OwnerView& held() const { return held_; }
 
+  // The address of another replica that has it, as last seen; nullopt: this one, or it is not known.
+  const std::optional<std::string>& owner_elsewhere() const { return owner_elsewhere_; }
+
   // Waits at most `timeout` until it is known who works for the log. The address of another replica that is alive, as
   // last seen; nullopt: this one, or nobody knows, or the log is gone.
   Task<std::optional<std::string>> FindOwner(Duration timeout);

@@ -50,6 +50,10 @@ void QueueEngine::Dispatch() {
   if (!ownership_->is_held() || is_draining_) return PublishGauges();
   const Instant now = context_.environment.Now();
   dispatcher_->Advance(now);
+  if (AwaitsAnnouncements()) {
+    TickAt(*announced_until_);
+    return PublishGauges();
+  }
   while (dispatcher_->counts().ready > 0 && !turn_.empty()) {
     if (!context_.MayDispatch()) {
       TickAt(now + kRetryPause);
@@ -334,10 +338,19 @@ void QueueEngine::ReturnCredit(Position position, std::uint32_t number) {
 
 // ---- Streams
 
-absl::StatusOr<QueueEngine::ConsumerId> QueueEngine::AddConsumer(const CheckedOpen& open, ConsumerCallbacks callbacks) {
+absl::StatusOr<QueueEngine::ConsumerId> QueueEngine::AddConsumer(const CheckedOpen& open, ConsumerCallbacks callbacks,
+                                                                 const std::vector<HeldLease>& held) {
   if (static_cast<std::int64_t>(consumers_.size()) >= context_.limits.consumers_max) {
     return MakeError(Reason::kTooManyStreams, Cat("queue ", full_name_, " has ", consumers_.size(), " consumers"),
                      {.resource = full_name_, .limit = context_.limits.consumers_max});
+  }
+  if (!open.is_credit_manual) {
+    CheckedCredit sum = open.credit;
+    for (const HeldLease& lease : held) {
+      absl::StatusOr<CheckedCredit> more = ::postkeeper::AddCredit(sum, {1, lease.bytes});
+      if (!more.ok()) return more.status();
+      sum = *more;
+    }
   }
   const ConsumerId id = ++last_consumer_;
   Consumer& consumer = consumers_[id];
@@ -347,6 +360,7 @@ absl::StatusOr<QueueEngine::ConsumerId> QueueEngine::AddConsumer(const CheckedOp
   consumer.is_credit_manual = open.is_credit_manual;
   consumer.keeps_leases = open.keeps_leases;
   consumer.lease = open.lease.value_or(std::get<QueueSettings>(entry_.settings).lease_duration);
+  for (const HeldLease& lease : held) Announce(consumer, lease);
   JoinTurn(consumer);
   Dispatch();
   return id;
@@ -378,6 +392,7 @@ void QueueEngine::StopConsumer(ConsumerId consumer) {
 void QueueEngine::RemoveConsumer(ConsumerId consumer, bool releases) {
   if (!EraseConsumer(consumer)) return;
   if (releases) {
+    absl::erase_if(announced_, [consumer](const auto& entry) { return entry.second.consumer == consumer; });
     for (const Dispatcher::Grant& lease : dispatcher_->LeasesOf(consumer)) stream_leases_.erase(lease.position);
     dispatcher_->ReleaseAll(consumer, context_.environment.Now());
   }
@@ -399,7 +414,7 @@ void QueueEngine::CallHandle::Cancel() {
 Task<absl::StatusOr<QueueEngine::Dequeued>> QueueEngine::Dequeue(CheckedDequeue request,
                                                                  std::shared_ptr<CallHandle> call) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
-  const Instant deadline = context_.environment.Now() + request.wait;
+  Instant deadline = context_.environment.Now() + request.wait;
   Dequeued answer;
   if (absl::Status status = co_await WaitUntilServing(std::max<Duration>(request.wait, std::chrono::seconds(2)));
       !status.ok()) {
@@ -417,6 +432,8 @@ Task<absl::StatusOr<QueueEngine::Dequeued>> QueueEngine::Dequeue(CheckedDequeue 
     if (absl::Status status = co_await WaitUntilCaughtUp(); !status.ok()) co_return status;
   }
   if (is_draining_) co_return MakeError(Reason::kReplicaDraining, "this replica is shutting down");
+  // What is ready is not called "nothing" because it may not be given out yet.
+  if (AwaitsAnnouncements()) deadline = std::max(deadline, *announced_until_ + kRetryPause);
   if (static_cast<std::int64_t>(consumers_.size()) >= context_.limits.consumers_max) {
     co_return MakeError(Reason::kTooManyCalls, Cat("queue ", full_name_, " has ", consumers_.size(), " consumers"),
                         {.resource = full_name_, .limit = context_.limits.consumers_max});

@@ -63,11 +63,15 @@ void QueueEngine::Start() {
   ownership.on_retaken = [self](const OwnerView& held) { self->OnRetaken(held); };
   ownership.on_lost = [self](absl::Status why) { self->OnLost(std::move(why)); };
   ownership.on_owned_elsewhere = [self](const std::string& owner) {
+    self->TellObservers(owner);
     self->EndConsumers(MakeError(Reason::kNoOwner,
                                  Cat("the replica at ", owner, " works for ", self->full_name_, " now"),
                                  {.resource = self->full_name_}));
   };
-  ownership.on_gone = [self] { self->EndConsumers(self->NotFound()); };
+  ownership.on_gone = [self] {
+    self->EndConsumers(self->NotFound());
+    self->TellObservers("");
+  };
   ownership_ = std::make_shared<LogOwnership>(context_, entry_.uid, strand_, std::move(ownership));
   ownership_->Start();
 }
@@ -135,6 +139,7 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   window_->Begin(held, taken_at, reader_, followed_);
   cursor_->CarryIdsTo(window_->store());
   reader_->Ring();  // what it knows of the tail may be older than the reign
+  BeginReignOfAnnouncements(held);
   Spawn(strand_, Follow(self, reign_));
   LogInfo("took a queue", {{"queue", full_name_}, {"epoch", held.epoch}});
   co_return absl::OkStatus();
@@ -158,6 +163,8 @@ void QueueEngine::LeaveReign() {
   ++reign_;
   window_->End();
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
+  announced_.clear();
+  EndConsumersOfReign();
   ForgetGrants();
   reader_->Ring();
   follow_progress_.Notify();
@@ -353,6 +360,7 @@ Task<absl::Status> QueueEngine::Delete() {
   is_closed_ = true;
   is_deleted_ = true;
   EndConsumers(NotFound());
+  TellObservers("");
   ++reign_;
   cursor_->Abandon();
   window_->End();
@@ -392,6 +400,7 @@ void QueueEngine::EndConsumers(const absl::Status& why) {
   consumers_.clear();
   turn_.clear();
   stream_leases_.clear();
+  announced_.clear();
   PublishGauges();
   for (const auto& end : ends) end(why);
 }

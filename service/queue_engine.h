@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/container/btree_map.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
@@ -60,6 +61,15 @@ struct SettleOrders {
   bool empty() const { return ack_tokens.empty() && nacks.empty() && extensions.empty(); }
 };
 
+// A lease that the client of a Consume stream holds, as the replica knows it that the client is connected to.
+struct HeldLease {
+  LeaseToken token;
+  std::int64_t bytes = 0;  // of the message
+  Duration remaining{};
+
+  friend bool operator==(const HeldLease&, const HeldLease&) = default;
+};
+
 // How it works. The engine owns the log (zkstore/owner.h) for as long as it can: it takes it at start, reads cursor and
 // log, and feeds the dispatcher; after an expired session it takes it again and keeps its memory. If another replica
 // owns the log, it waits for it, and calls are told NO_OWNER. A message is given out only while MayDispatch; a second
@@ -67,6 +77,11 @@ struct SettleOrders {
 //
 // A reign is the time from taking the log to losing it; over expired sessions it spans several epochs of the owner
 // record.
+//
+// First leases are not stored. An owner that lets go hands them over in the cursor; after one that could not, those who
+// know of leases announce them: each stream comes back with what its client holds (AddConsumer). Until
+// kAnnouncementPatience has passed nothing is given out then. What is announced later still counts if nobody else has
+// been given the message.
 //
 // Everything here runs on `strand()`, one thing at a time: calls are made there (asio::post or co_spawn), and all
 // functions given are called there. Held by shared_ptr; coroutines keep it alive until Close is through.
@@ -119,10 +134,16 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
     std::function<void(std::vector<Delivery> deliveries, Duration lease)> on_deliveries;
     // The queue is gone or another replica has it: no call after this.
     std::function<void(absl::Status why)> on_end;
+    // Also at the end of the reign, since its owner comes back with what it holds; else the consumer goes on with the
+    // next reign, if that is of this replica, with nothing held.
+    bool ends_with_reign = false;
   };
   using ConsumerId = std::uint64_t;
-  // TOO_MANY_STREAMS. The consumer begins with the credit of `open`.
-  absl::StatusOr<ConsumerId> AddConsumer(const CheckedOpen& open, ConsumerCallbacks callbacks);
+  // TOO_MANY_STREAMS. The consumer begins with the credit of `open`, and with the leases `held`, each as far as its
+  // token is good (a token proves what Extend would make of it, no more); those do not take part of the credit, and
+  // give theirs back when they end, or if they are not taken. INVALID_FIELD if that could be too much.
+  absl::StatusOr<ConsumerId> AddConsumer(const CheckedOpen& open, ConsumerCallbacks callbacks,
+                                         const std::vector<HeldLease>& held = {});
   // INVALID_FIELD if it becomes too much.
   absl::Status AddCredit(ConsumerId consumer, const CheckedCredit& credit);
   // What is left of the credit; 0 for a consumer that is not there.
@@ -167,6 +188,16 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void SetGone() { ownership_->SetGone(); }
   // Where to go, if another replica works for this queue: see LogOwnership::FindOwner.
   Task<std::optional<std::string>> FindOwner(Duration timeout) { return ownership_->FindOwner(timeout); }
+  // The address of another replica that works for this queue, as last seen; nullopt: this one, or it is not known.
+  const std::optional<std::string>& owner_elsewhere() const { return ownership_->owner_elsewhere(); }
+  // Who wants to hear which replica has the queue now (its address; "": this one, just before it begins to give out, or
+  // the queue is gone). Called on the strand. Behind an owner that crashed this replica gives nothing out before those
+  // that are waiting have come.
+  using ObserverId = std::uint64_t;
+  using OwnerNews = std::function<void(const std::string& owner)>;
+  ObserverId AddOwnerObserver(OwnerNews on_news);
+  void SetWaiting(ObserverId observer, bool is_waiting);
+  void RemoveOwnerObserver(ObserverId observer);
   // Of the ownership that this replica has, or had last.
   std::int64_t epoch() const { return ownership_->held().epoch; }
   // True when Enqueue need not wait: it is serving and, for a call with a request_id, knows what was written.
@@ -185,6 +216,11 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<void> HandOver(Duration timeout);
   // Ends all work: waits for writes on their way, gives the log back with its leases. At most `timeout`.
   Task<void> Close(Duration timeout);
+
+  // How long an owner behind one that crashed waits for leases to be announced before it gives anything out.
+  static constexpr Duration kAnnouncementPatience = std::chrono::seconds(1);
+  // Leases that were announced and whose messages have not been read yet. What is beyond is not taken.
+  static constexpr std::size_t kAnnouncedMax = 200'000;
 
  private:
   struct Consumer {
@@ -208,6 +244,17 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   struct Adopted {
     std::uint32_t number = 0;
     Cursor::EpochRange epochs;
+  };
+  // A lease that a stream has come back with, and whose message is not read yet.
+  struct Announced {
+    LeaseToken token;
+    std::int64_t bytes = 0;
+    Instant deadline{};
+    ConsumerId consumer = 0;
+  };
+  struct Observer {
+    OwnerNews on_news;
+    bool is_waiting = false;
   };
   // Messages on their way to a consumer.
   struct Loading {
@@ -243,6 +290,16 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   Task<void> RemoveReadSegments(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
   absl::Status NotFound() const;
   void PublishGauges();
+
+  // queue_announce.cc: leases that streams come back with, and who waits for the next owner.
+  void BeginReignOfAnnouncements(const OwnerView& held);
+  bool AwaitsAnnouncements() const;
+  void Announce(const Consumer& consumer, const HeldLease& held);
+  void AdoptAnnounced(Position before);
+  void Adopt(const Announced& announced);
+  bool TryToAdopt(const Announced& announced);
+  void EndConsumersOfReign();
+  void TellObservers(const std::string& owner);
 
   // queue_follow.cc: from the log into the dispatcher.
   Task<void> Follow(std::shared_ptr<QueueEngine> self, std::uint64_t reign);
@@ -296,6 +353,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   static bool SaysStale(const Settling& settling);
   std::optional<LeaseToken> Admit(const std::string& token, Settling& settling);
   bool AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling);
+  bool CountsFromEarlierEpoch(const LeaseToken& token) const;
   static void Fail(Settling& settling, const std::string& token, SettleError error, std::string_view detail);
   static void Fail(Settling& settling, const std::string& token, Dispatcher::Outcome outcome);
   void SettleAcks(const std::vector<std::string>& tokens, Settling& settling);
@@ -333,6 +391,10 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   bool has_reached_tail_ = false;                    // in this reign
   std::deque<Cursor::HandedOverLease> handed_over_;  // by position; their messages are not read yet
   absl::flat_hash_map<Position, Adopted> adopted_;   // in this reign; entries of ended leases stay, and say nothing
+  absl::btree_map<Position, Announced> announced_;   // in this reign; their messages are not read yet
+  std::optional<Instant> announced_until_;           // nothing is given out before, in this reign
+  std::map<ObserverId, Observer> observers_;
+  ObserverId last_observer_ = 0;
   std::int64_t live_batches_ = 0;
   std::uint64_t first_segment_ = 0;  // oldest that exists
   bool is_removing_segments_ = false;

@@ -118,6 +118,7 @@ void QueueEngine::AddBatch(Position at, const Batch& batch) {
     AdoptLease(lease.position, {lease.number, lease.epochs}, lease.remaining);
     handed_over_.pop_front();
   }
+  AdoptAnnounced(at.NextBatch());
 }
 
 // The rate is of all that was appended in the last minute, by whichever replica.

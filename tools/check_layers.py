@@ -47,6 +47,7 @@ HEADER_EXCEPTIONS = {
     "service/unary_call.h": "the reactor and the templates of all unary handlers; for the services only",
     "service/stream_call.h": "the base class of the streams' reactors; for the streams only",
     "service/peers.h": "calls carried to other replicas as they are; for the two above only",
+    "service/relayed_consume.h": "frames of streams as bytes; for the streams only",
     "service/field_checks.h": "checks fields of requests; its arguments are protobuf's types",
 }
 

@@ -31,6 +31,9 @@ enum class Mutation {
   kDropIdsOfDeleted,     // a write that deletes batches does not carry their request_ids
   kIgnoreDeletedIds,     // a new owner does not read the request_ids of deleted batches
   kAnswerIdsUnread,      // request_ids are answered before a new owner has read the window
+  kForgetAnnounced,      // leases that streams come back with after a crash are forgotten
+  kGiveUnannounced,      // an owner behind one that crashed gives out before leases can be announced
+  kLoseUnanswered,       // frames that the owner before has not answered are not sent to the next one
   kHopLoop,              // a relayed call is relayed on
   kRelayTwice,           // a relayed call whose connection broke is sent again
   kBrokenIsRefused,      // a relayed call whose connection broke is called not carried out

@@ -78,7 +78,8 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
                    .epoch = owner->epoch + 1,
                    .process = process,
                    .address = address,
-                   .version = owner->version + 1};
+                   .version = owner->version + 1,
+                   .was_let_down = owner->state == OwnerView::State::kProcess};
     const zk::Response taken = co_await client.Set(
         layout.Owner(log), Encode(OwnerRecord::STATE_PROCESS, mine.epoch, &process, address), owner->version);
     mine.written = WallTime(std::chrono::milliseconds(taken.stat.mtime_ms));

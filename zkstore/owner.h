@@ -26,6 +26,8 @@ struct OwnerView {
   std::string address;       // kProcess only
   std::int32_t version = 0;  // the fence: every write of the owner checks it
   WallTime written{};        // when, by the clock of ZooKeeper's leader
+  // What TakeOwnership returns: the owner before had not let go of it, so nobody knows which leases it had given out.
+  bool was_let_down = false;
 };
 
 // NOT_FOUND if there is no such log. DATA_LOSS if the record cannot be read. ZOOKEEPER_UNAVAILABLE.

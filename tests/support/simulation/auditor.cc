@@ -88,6 +88,9 @@ void Auditor::OnOwner(const Uid& uid, const std::string& path) {
   if (owner.view.state == State::kNobody && owner.before.state == State::kProcess && is_by_owner) {
     log->second.handed_over_epochs.insert(owner.view.epoch);
   }
+  if (owner.view.state == State::kProcess && owner.before.state == State::kProcess) {
+    log->second.taken_at[owner.view.epoch] = now;
+  }
 }
 
 void Auditor::OnOwnersWrite(const Uid& uid, std::string_view what) {

@@ -1,6 +1,7 @@
 // The checkers of what a queue's consumers see.
 #include <algorithm>
 
+#include "service/queue_engine.h"
 #include "tests/support/simulation/checkers.h"
 #include "zkstore/simulated_client.h"
 #include "zkstore/text.h"
@@ -81,6 +82,43 @@ void CheckStaleAcks(const History& history, const ByPlace& deliveries, Verdict& 
   }
 }
 
+// G6: what a stream's client holds is not given out again by the owner that was told of it, or that had to wait for it.
+void CheckAnnouncements(const History& history, const ByPlace& deliveries, Verdict& verdict) {
+  for (const History::Announcement& announced : history.announcements) {
+    const LeaseToken& token = announced.token;
+    const auto epoch = static_cast<std::uint64_t>(announced.epoch);
+    const auto given = deliveries.find({token.source, token.position});
+    if (token.epoch + 1 < epoch || given == deliveries.end()) continue;
+    const History::Log* log = history.FindLog(token.source);
+    const auto taken = log->taken_at.find(announced.epoch);
+    const bool was_awaited = token.epoch < epoch && taken != log->taken_at.end() &&
+                             announced.when.at < taken->second + QueueEngine::kAnnouncementPatience;
+    const auto is_newer = [&](const History::Delivery* delivery) {
+      return delivery->given < announced.when && AgeOf(delivery->token) > AgeOf(token) &&
+             !(was_awaited && delivery->token.epoch == epoch);
+    };
+    const auto is_given_back = [&](const History::Delivery* delivery) {
+      return delivery->token == token && delivery->given_back &&
+             delivery->given_back->at < announced.when.at + seconds(1);
+    };
+    if (std::any_of(given->second.begin(), given->second.end(), is_newer) ||
+        std::any_of(given->second.begin(), given->second.end(), is_given_back)) {
+      continue;
+    }
+    verdict.Judge("G6");
+    for (const History::Delivery* delivery : given->second) {
+      const bool is_again = delivery->token.epoch == epoch && delivery->token != token &&
+                            delivery->given.at < announced.when.at + announced.remaining - kLeaseSlack;
+      const bool was_given_back_before = std::any_of(given->second.begin(), given->second.end(), [&](const auto* held) {
+        return held->token == token && held->given_back && *held->given_back < delivery->given;
+      });
+      if (!is_again || was_given_back_before) continue;
+      verdict.Violate(delivery->given,
+                      Cat("G6: ", delivery->text, " is delivered again although its owner was told who holds it"));
+    }
+  }
+}
+
 }  // namespace
 
 // G3. A delivery of an earlier epoch may still be on its way, or come from an owner that does not know yet that it was
@@ -112,6 +150,7 @@ void CheckOneHolder(const History& history, Verdict& verdict) {
     }
   }
   CheckStaleAcks(history, by_place, verdict);
+  CheckAnnouncements(history, by_place, verdict);
 }
 
 // G5: first attempts come in the order of the log, in one epoch: within each stream, and behind what was given out

@@ -3,19 +3,23 @@
 #define POSTKEEPER_TESTS_SUPPORT_SIMULATION_CLIENTS_H_
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "service/consume_session.h"
 #include "tests/support/simulation/cluster.h"
 #include "tests/support/simulation/options.h"
+#include "tests/support/simulation/simulated_leg.h"
 
 namespace postkeeper {
 
 // Producers with and without request_id, some of whose messages are delayed; consumers with Dequeue and with streams,
-// that ack, ack late, nack, release, or die; subscribers from "earliest", from "latest" and behind a position, which go
-// on behind their last position when a stream ends. Each call goes to any replica, and each is one coroutine on the
-// world's executor. What they see goes into the cluster's history.
+// that ack, ack late, nack, release, or die, on the stream or by a call; subscribers from "earliest", from "latest" and
+// behind a position, which go on behind their last position when a stream ends. Each call goes to any replica, and each
+// is one coroutine on the world's executor. What they see goes into the cluster's history.
 class Clients {
  public:
   Clients(Cluster& cluster, const SimulationOptions& options);
@@ -44,10 +48,17 @@ class Clients {
     bool is_leaving = false;  // the server is to forget it
     bool releases = false;
     Instant last_arrival{};
-    std::shared_ptr<QueueEngine> engine;  // once it is there
-    std::unique_ptr<Signal> wake;         // on the engine's strand
+    Instant last_sent{};
+    std::shared_ptr<QueueEngine> engine;      // at the replica that the client is connected to, once it is there
+    std::shared_ptr<ConsumeSession> session;  // there
+    std::unique_ptr<Signal> wake;             // on the engine's strand
     std::optional<absl::Status> end;
+    bool has_opened = false;
+    std::int64_t last_sequence = 0;
+    std::map<std::int64_t, std::shared_ptr<History::Settle>> settling;  // by the frame's sequence
+    std::set<std::int64_t> answered;                                    // the client has heard of it
   };
+  using StreamPtr = std::shared_ptr<Stream>;
   // A Subscribe stream.
   struct Reading {
     bool is_open = true;
@@ -84,14 +95,20 @@ class Clients {
                                    std::shared_ptr<QueueEngine::CallHandle> handle, Moment asked);
   std::size_t Record(const Process& process, const QueueEngine& engine, const Delivery& delivery, int stream,
                      Moment asked);
+  static History::Settle::Answer AnswerOf(const std::vector<SettleFailure>& failures);
   Task<void> Consume(Name name);
-  Task<StreamAnswer> ServeStream(std::shared_ptr<QueueEngine> engine, ProcessPtr process, Name name,
-                                 std::shared_ptr<Stream> stream);
-  void OnDeliveries(const Process& process, const Name& name, const std::shared_ptr<Stream>& stream,
-                    const std::vector<Delivery>& deliveries);
-  static void Leave(const std::shared_ptr<Stream>& stream, bool releases);
-  Task<void> WorkOn(Name name, std::size_t delivery);
-  Task<void> Settle(Name name, std::size_t delivery, std::optional<CheckedNacks> nacks);
+  Task<StreamAnswer> ServeStream(std::shared_ptr<QueueEngine> engine, ProcessPtr process, Name name, StreamPtr stream);
+  void RecordOnStream(const Process& process, const QueueEngine& engine, const Delivery& delivery,
+                      const Stream& stream);
+  ConsumeSession::Client ClientOf(ProcessPtr process, Name name, StreamPtr stream);
+  SimulatedLeg::Witness WitnessOf(StreamPtr stream, std::vector<HeldLease> held);
+  void RecordSettled(const ProcessPtr& process, const std::shared_ptr<QueueEngine>& engine, const StreamPtr& stream,
+                     std::int64_t sequence, const std::vector<SettleFailure>& failures);
+  Task<bool> SettleOnStream(StreamPtr stream, std::shared_ptr<History::Settle> record, SettleOrders orders);
+  void LeaveInOrder(const StreamPtr& stream);
+  void Leave(const StreamPtr& stream, bool releases);
+  Task<void> WorkOn(Name name, std::size_t delivery, StreamPtr stream);
+  Task<void> Settle(Name name, std::size_t delivery, std::optional<CheckedNacks> nacks, StreamPtr stream);
   Task<SettleAnswer> ServeSettle(std::shared_ptr<QueueEngine> engine, ProcessPtr process, SettleOrders orders,
                                  std::shared_ptr<History::Settle> record);
 
@@ -114,7 +131,8 @@ class Clients {
   int actors_ = 0;
   int messages_made_ = 0;
   int streams_made_ = 0;
-  std::vector<std::shared_ptr<Stream>> streams_;
+  std::vector<StreamPtr> streams_;
+  std::map<LeaseToken, std::size_t> on_streams_;  // of history.deliveries
   std::vector<std::shared_ptr<Reading>> readings_;
 };
 

@@ -116,6 +116,14 @@ class Cluster {
   Task<std::optional<Answer>> Call(int slot, Name name, Work<Engine, Answer> work, Duration deadline,
                                    std::function<void()> on_break, MaybeAppend append = std::nullopt);
 
+  // A stream's call, from a client (kClient) or another replica: it lasts as long as the stream. `work` runs at that
+  // very replica, whoever owns the log. nullopt: broken.
+  template <typename Engine>
+  Task<std::optional<StreamEnd>> OpenStream(Environment& at, int from, int to, Name name, Work<Engine, StreamEnd> work);
+  bool CanConnect(int from, int to) const { return slots_[static_cast<std::size_t>(to)] && IsLinkUp(from, to); }
+  int SlotOf(const std::string& address) const;
+  void CountRelayed() { ++relayed_; }
+
   // What is open at a replica and should have been answered.
   std::vector<std::string> CallsOpenFor(Duration age) const;
   // Counts how often a call found its way.
@@ -158,7 +166,8 @@ class Cluster {
   void Land(const std::shared_ptr<Flight>& flight);
   Task<void> Start(ProcessPtr process);
   Task<void> End(ProcessPtr process, bool returns);
-  int SlotOf(const std::string& address) const;
+  template <typename Engine, typename Answer>
+  Task<Answer> ServeHere(ProcessPtr process, Name name, Work<Engine, Answer> work);
   static Task<absl::StatusOr<std::shared_ptr<QueueEngine>>> Open(Broker& broker, Name name, QueueEngine*);
   static Task<absl::StatusOr<std::shared_ptr<TopicEngine>>> Open(Broker& broker, Name name, TopicEngine*);
 

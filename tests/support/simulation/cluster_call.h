@@ -87,6 +87,18 @@ Task<Answer> Cluster::Serve(ProcessPtr process, Name name, Work<Engine, Answer> 
   co_return co_await asio::co_spawn(strand, std::move(task), asio::use_awaitable);
 }
 
+template <typename Engine, typename Answer>
+Task<Answer> Cluster::ServeHere(ProcessPtr process, Name name, Work<Engine, Answer> work) {
+  if (!process->is_started) co_return MakeError(Reason::kZookeeperUnavailable, "this replica is starting");
+  if (process->is_leaving) co_return ReplicaDraining();
+  absl::StatusOr<std::shared_ptr<Engine>> engine =
+      co_await Open(process->replica->broker(), name, static_cast<Engine*>(nullptr));
+  if (!engine.ok()) co_return engine.status();
+  const asio::any_io_executor strand = (*engine)->strand();
+  Task<Answer> task = work(*engine, process);
+  co_return co_await asio::co_spawn(strand, std::move(task), asio::use_awaitable);
+}
+
 template <typename Answer>
 Task<void> Cluster::Track(ProcessPtr process, std::function<Task<Answer>(ProcessPtr)> serve, bool is_bounded,
                           std::function<void(Answer)> done) {
@@ -134,6 +146,15 @@ Task<std::optional<Answer>> Cluster::Fly(Environment& at, int from, int to,
   if (!caller->has_landed) Land(flight);
   flight->on_landed = nullptr;
   co_return std::move(caller->answer);
+}
+
+template <typename Engine>
+Task<std::optional<Cluster::StreamEnd>> Cluster::OpenStream(Environment& at, int from, int to, Name name,
+                                                            Work<Engine, StreamEnd> work) {
+  std::function<Task<StreamEnd>(ProcessPtr)> serve = [this, name, work](ProcessPtr process) {
+    return ServeHere<Engine, StreamEnd>(std::move(process), name, work);
+  };
+  co_return co_await Fly<StreamEnd>(at, from, to, std::move(serve), std::chrono::hours(10));
 }
 
 template <typename Engine, typename Answer>

@@ -11,7 +11,9 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using Answer = History::Settle::Answer;
 
-Answer AnswerOf(const std::vector<SettleFailure>& failures) {
+}  // namespace
+
+Answer Clients::AnswerOf(const std::vector<SettleFailure>& failures) {
   if (failures.empty()) return Answer::kOk;
   switch (failures.front().error) {
     case SettleError::kAlreadySettled:
@@ -22,8 +24,6 @@ Answer AnswerOf(const std::vector<SettleFailure>& failures) {
       return Answer::kOther;
   }
 }
-
-}  // namespace
 
 // ---- With Dequeue
 
@@ -56,7 +56,7 @@ Task<void> Clients::Dequeue(Name name) {
   const std::optional<DequeueAnswer> answer = co_await cluster_.Call<QueueEngine, DequeueAnswer>(
       PickSlot(), name, std::move(work), deadline, std::move(give_up));
   if (!answer || !answer->ok()) co_return;
-  for (std::size_t delivery : **answer) Act(WorkOn(name, delivery));
+  for (std::size_t delivery : **answer) Act(WorkOn(name, delivery, nullptr));
 }
 
 Task<Clients::DequeueAnswer> Clients::ServeDequeue(std::shared_ptr<QueueEngine> engine, ProcessPtr process,
@@ -88,105 +88,26 @@ std::size_t Clients::Record(const Process& process, const QueueEngine& engine, c
   return history_.deliveries.size() - 1;
 }
 
-// ---- With streams
-
-Task<void> Clients::Consume(Name name) {
-  while (!is_over_) {
-    TakeOperation();
-    const auto stream = std::make_shared<Stream>();
-    stream->number = ++streams_made_;
-    stream->opened = cluster_.Now();
-    streams_.push_back(stream);
-    const bool releases = random_.Chance(0.5);
-    cluster_.environment().RunAfter(random_.Between(seconds(1), seconds(40)),
-                                    [stream, releases] { Leave(stream, releases); });
-    Cluster::Work<QueueEngine, StreamAnswer> work = [this, name, stream](std::shared_ptr<QueueEngine> engine,
-                                                                         ProcessPtr process) {
-      return ServeStream(std::move(engine), std::move(process), name, stream);
-    };
-    std::function<void()> give_up = [stream] { Leave(stream, false); };
-    co_await cluster_.Call<QueueEngine, StreamAnswer>(PickSlot(), name, std::move(work), std::chrono::hours(10),
-                                                      std::move(give_up));
-    stream->is_open = false;
-    std::erase(streams_, stream);
-    co_await Pause();
-  }
-}
-
-// The client goes; `releases`: in good order.
-void Clients::Leave(const std::shared_ptr<Stream>& stream, bool releases) {
-  if (stream->is_leaving) return;
-  stream->is_leaving = true;
-  stream->releases = releases;
-  if (!releases) stream->is_open = false;
-  if (!stream->engine) return;  // ServeStream will see it
-  asio::post(stream->engine->strand(), [stream] {
-    if (stream->wake) stream->wake->Notify();
-  });
-}
-
-Task<Clients::StreamAnswer> Clients::ServeStream(std::shared_ptr<QueueEngine> engine, ProcessPtr process, Name name,
-                                                 std::shared_ptr<Stream> stream) {
-  const absl::Status serving = co_await engine->WaitUntilServing(kOwnerPatience);
-  if (!serving.ok()) co_return serving;
-  if (stream->is_leaving) co_return true;
-  stream->wake = std::make_unique<Signal>(process->replica->environment(), engine->strand());
-  stream->engine = engine;
-  CheckedOpen open;
-  open.credit = {7, 1 << 20};
-  QueueEngine::ConsumerCallbacks callbacks;
-  callbacks.on_deliveries = [this, process, name, stream](const std::vector<Delivery>& deliveries, Duration) {
-    OnDeliveries(*process, name, stream, deliveries);
-  };
-  callbacks.on_end = [stream](absl::Status why) {
-    stream->end = std::move(why);
-    stream->wake->Notify();
-  };
-  const absl::StatusOr<QueueEngine::ConsumerId> consumer = engine->AddConsumer(open, std::move(callbacks));
-  if (!consumer.ok()) co_return consumer.status();
-  while (!stream->end && !stream->is_leaving) co_await stream->wake->Wait();
-  stream->engine.reset();
-  if (stream->end) co_return *stream->end;
-  engine->RemoveConsumer(*consumer, stream->releases);
-  if (stream->releases) {
-    for (History::Delivery& delivery : history_.deliveries) {
-      if (delivery.stream == stream->number && !delivery.given_back) delivery.given_back = cluster_.Now();
-    }
-  }
-  co_return true;
-}
-
-void Clients::OnDeliveries(const Process& process, const Name& name, const std::shared_ptr<Stream>& stream,
-                           const std::vector<Delivery>& deliveries) {
-  if (process.is_dead || stream->end) return;
-  for (const Delivery& delivery : deliveries) {
-    const std::size_t record = Record(process, *stream->engine, delivery, stream->number, stream->opened);
-    SendFrame(stream->last_arrival, [this, name, stream, record] {
-      if (stream->is_open) Act(WorkOn(name, record));
-    });
-  }
-}
-
 // ---- What they do with a message
 
-Task<void> Clients::WorkOn(Name name, std::size_t delivery) {
+Task<void> Clients::WorkOn(Name name, std::size_t delivery, StreamPtr stream) {
   if (is_over_) co_return;
   if (!is_calm_) TakeOperation();
   const std::uint64_t dice = is_calm_ ? 0 : random_.Below(100);
   if (dice >= 92) co_return;  // it is dead
   if (dice >= 85) co_await WaitFor(random_.Between(seconds(0), seconds(20)));
   if (dice < 65 || dice >= 85) {
-    co_await Settle(name, delivery, std::nullopt);
+    co_await Settle(name, delivery, std::nullopt, stream);
     co_return;
   }
   CheckedNacks nacks{.lease_tokens = {EncodeLeaseToken(history_.deliveries[delivery].token)}};
   nacks.kind = dice < 72 ? NackKind::kRelease : NackKind::kRetry;
   if (dice >= 76) nacks.delay = milliseconds(random_.Below(dice >= 82 ? 20'000 : 1'000));
-  co_await Settle(name, delivery, std::move(nacks));
+  co_await Settle(name, delivery, std::move(nacks), stream);
 }
 
-// An Ack is repeated until it is answered.
-Task<void> Clients::Settle(Name name, std::size_t delivery, std::optional<CheckedNacks> nacks) {
+// An Ack is repeated until it is answered: on the stream, while that is open, or by calls.
+Task<void> Clients::Settle(Name name, std::size_t delivery, std::optional<CheckedNacks> nacks, StreamPtr stream) {
   while (!is_over_) {
     auto record = std::make_shared<History::Settle>();
     record->token = history_.deliveries[delivery].token;
@@ -200,6 +121,11 @@ Task<void> Clients::Settle(Name name, std::size_t delivery, std::optional<Checke
       orders.nacks.push_back(*nacks);
     } else {
       orders.ack_tokens.push_back(EncodeLeaseToken(record->token));
+    }
+    if (stream && random_.Chance(0.7)) {
+      const bool is_heard = co_await SettleOnStream(stream, record, orders);
+      if (is_heard || nacks) co_return;
+      continue;
     }
     Cluster::Work<QueueEngine, SettleAnswer> work = [this, orders, record](std::shared_ptr<QueueEngine> engine,
                                                                            ProcessPtr process) {

@@ -39,6 +39,7 @@ struct History {
     TopicSettings topic;
     std::optional<Moment> deleted;
     std::set<std::int64_t> handed_over_epochs;  // their owners let go in good order
+    std::map<std::int64_t, Instant> taken_at;   // by epoch; only if the owner before had not let go
   };
 
   // A message in the store, as the auditor found it.
@@ -79,6 +80,13 @@ struct History {
     Moment given;
     Duration zookeeper_silence{};      // since its replica sent the last request that was answered
     std::optional<Moment> given_back;  // its consumer has acked, nacked or released it, or tried to
+  };
+  // A lease that a stream's replica has told to the owner of an epoch, which has accepted the stream.
+  struct Announcement {
+    LeaseToken token;
+    std::int64_t epoch = 0;
+    Moment when;
+    Duration remaining{};
   };
   struct Settle {
     LeaseToken token;
@@ -128,6 +136,7 @@ struct History {
   std::map<std::string, std::vector<Place>> places;  // by text
   std::vector<std::shared_ptr<Append>> appends;
   std::deque<Delivery> deliveries;
+  std::deque<Announcement> announcements;
   std::vector<std::shared_ptr<Settle>> settles;
   std::vector<std::shared_ptr<Subscriber>> subscribers;
   std::int64_t owner_writes = 0;    // made on behalf of a log by a process that is known
