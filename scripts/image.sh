@@ -20,9 +20,11 @@ build_image() {
   build_container_image --target "$1" --tag "$2" --build-arg "VERSION=$version" --build-arg "REVISION=$revision"
 }
 
-# Everything that a container may not have is taken away.
+# Everything that a container may do without is taken away. Podman would put something that can be written to on /tmp.
 run_confined() {
-  containers run --read-only --cap-drop ALL --security-opt no-new-privileges "$@"
+  local read_only=(--read-only)
+  has_docker || read_only+=(--read-only-tmpfs=false)
+  containers run "${read_only[@]}" --cap-drop ALL --security-opt no-new-privileges "$@"
 }
 
 postkeeper_in() {
@@ -53,10 +55,11 @@ expect() {
 
 # The dev image serves with its ZooKeeper; the small one is a second replica on it. Both are in one network namespace.
 serve_a_client() {
-  local dev="postkeeper-image-dev-$$" small="postkeeper-image-run-$$"
-  # shellcheck disable=SC2064  # the names are meant as they are now
-  trap "containers rm --force --volumes $dev $small >/dev/null 2>&1 || true" EXIT
-  run_confined --detach --name "$dev" --network none --tmpfs /tmp "$dev_image" \
+  local dev="postkeeper-image-dev-$$" small="postkeeper-image-run-$$" place
+  # The small one depends on the network of the other. The names are meant as they are now.
+  # shellcheck disable=SC2064
+  trap "for name in $small $dev; do containers rm --force --volumes \$name >/dev/null 2>&1 || true; done" EXIT
+  run_confined --detach --name "$dev" --network none "$dev_image" \
     --listen 127.0.0.1:7421 --metrics-listen off --embedded-zookeeper-port 2181 --stored-bytes-max 64MiB >/dev/null
   wait_until_healthy "$dev" --address 127.0.0.1:7421
   run_confined --detach --name "$small" --network "container:$dev" "$run_image" \
@@ -64,10 +67,12 @@ serve_a_client() {
   wait_until_healthy "$small"
 
   expect "the user" 65532 "$(containers exec "$small" id -u)"
-  if containers exec "$small" touch /usr/bin/written /tmp/written /var/lib/written 2>/dev/null; then
-    echo "image.sh: the root can be written to" >&2
-    return 1
-  fi
+  for place in /usr/bin /etc /tmp /var/lib/postkeeper; do
+    if containers exec "$small" sh -c "echo x >$place/written" 2>/dev/null; then
+      echo "image.sh: $place can be written to" >&2
+      return 1
+    fi
+  done
   if containers exec "$small" sh -c 'command -v java' >/dev/null; then
     echo "image.sh: there is Java in the small image" >&2
     return 1
