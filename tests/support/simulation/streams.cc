@@ -135,9 +135,13 @@ ConsumeSession::Client Clients::ClientOf(ProcessPtr process, Name name, StreamPt
 // What another replica does for the stream.
 SimulatedLeg::Witness Clients::WitnessOf(StreamPtr stream, std::vector<HeldLease> held) {
   SimulatedLeg::Witness witness;
-  witness.on_opened = [this, held = std::move(held)](const ProcessPtr&, const std::shared_ptr<QueueEngine>& engine) {
+  const Instant made_at = cluster_.environment().Now();
+  witness.on_opened = [this, made_at, held = std::move(held)](const ProcessPtr&,
+                                                              const std::shared_ptr<QueueEngine>& engine) {
+    const Moment now = cluster_.Now();
     for (const HeldLease& lease : held) {
-      history_.announcements.push_back({lease.token, engine->epoch(), cluster_.Now(), lease.remaining});
+      const Duration left = lease.remaining - (now.at - made_at);
+      history_.announcements.push_back({lease.token, engine->epoch(), now, left});
     }
   };
   witness.on_deliveries = [this, stream](const ProcessPtr& process, const std::shared_ptr<QueueEngine>& engine,
