@@ -109,7 +109,7 @@ void CheckAnnouncements(const History& history, const ByPlace& deliveries, Verdi
     for (const History::Delivery* delivery : given->second) {
       // A higher number: there was a giving-out in between that nobody saw.
       const bool is_next = delivery->token.number <= token.number + 1;
-      const bool is_again = is_next && delivery->token.epoch == epoch && delivery->token != token &&
+      const bool is_again = is_next && delivery->token.epoch == epoch && AgeOf(delivery->token) > AgeOf(token) &&
                             delivery->given.at < announced.when.at + announced.remaining - kLeaseSlack;
       const bool was_given_back_before = std::any_of(given->second.begin(), given->second.end(), [&](const auto* held) {
         return held->token == token && held->given_back && *held->given_back < delivery->given;
