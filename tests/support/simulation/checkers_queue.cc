@@ -93,6 +93,8 @@ void CheckAnnouncements(const History& history, const ByPlace& deliveries, Verdi
     const auto taken = log->taken_at.find(announced.epoch);
     const bool was_awaited = token.epoch < epoch && taken != log->taken_at.end() &&
                              announced.when.at < taken->second + QueueEngine::kAnnouncementPatience;
+    // Past the wait the owner may have given it out before it heard of the lease, and be reading its batch.
+    if (token.epoch < epoch && !was_awaited) continue;
     const auto is_newer = [&](const History::Delivery* delivery) {
       return delivery->given < announced.when && AgeOf(delivery->token) > AgeOf(token) &&
              !(was_awaited && delivery->token.epoch == epoch);
