@@ -157,6 +157,11 @@ void TopicEngine::LeaveReign() {
   reader_->Ring();
   grown_.Notify();
   trim_.Notify();
+  // The next owner counts them; what is known of them here may still be needed for letting go.
+  context_.stored_bytes -= std::exchange(stored_bytes_counted_, 0);
+  absl::MutexLock lock(&gauges_->mutex);
+  gauges_->gauges.messages = 0;
+  gauges_->gauges.bytes = 0;
 }
 
 Task<absl::Status> TopicEngine::WaitUntilReadyFor(bool has_id, Duration timeout) {
@@ -323,13 +328,15 @@ absl::Status TopicEngine::AddSubscriber() {
                      {.resource = full_name_, .limit = context_.limits.consumers_max});
   }
   ++subscribers_;
-  PublishGauges();
+  absl::MutexLock lock(&gauges_->mutex);
+  gauges_->gauges.subscribers = subscribers_;
   return absl::OkStatus();
 }
 
 void TopicEngine::RemoveSubscriber() {
   --subscribers_;
-  PublishGauges();
+  absl::MutexLock lock(&gauges_->mutex);
+  gauges_->gauges.subscribers = subscribers_;
 }
 
 void TopicEngine::CountDelivered(std::int64_t messages, WallTime newest) {
@@ -338,7 +345,8 @@ void TopicEngine::CountDelivered(std::int64_t messages, WallTime newest) {
 
 void TopicEngine::CountBehind(int change) {
   subscribers_behind_ += change;
-  PublishGauges();
+  absl::MutexLock lock(&gauges_->mutex);
+  gauges_->gauges.subscribers_behind = subscribers_behind_;
 }
 
 // OK if every message behind `position` is still there.

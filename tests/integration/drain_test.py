@@ -127,7 +127,7 @@ class DrainTest(unittest.TestCase):
             request = message_pb2.EnqueueRequest(queue="q", messages=messages(i))
             calls[str(i)] = clients[i % 4].stub.Enqueue.future(request, timeout=30)
             if i == 300:
-                calls["0"].result()
+                calls["0"].result()  # else a busy machine may not have got to any of them
                 self.signal()
         written, refused = set(), set()
         for body, call in calls.items():

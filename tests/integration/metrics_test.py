@@ -142,7 +142,8 @@ class MetricsTest(unittest.TestCase):
         self.assertEqual(page.sum("postkeeper_log_ownerless_seconds_count"), QUEUES + 1)
         self.assertGreater(page.sum("postkeeper_log_ownerless_seconds_sum"), 0)
 
-    # A replica that gives some of its logs to one that has joined counts them as handed over.
+    # A replica that gives some of its logs to one that has joined counts them as handed over; together they hold then what
+    # the one held before, each message counted once.
     def test_hand_over_is_counted(self):
         root = f"/{self.id().rpartition('.')[2]}"
 
@@ -154,15 +155,24 @@ class MetricsTest(unittest.TestCase):
         one = start()
         client = Client(one.address)
         self.addCleanup(client.close)
-        for i in range(20):
+        for i in range(10):
             client.enqueue(f"q{i}", "x")
+            client.publish(f"t{i}", "x")
+        names = ("postkeeper_queue_messages", "postkeeper_queue_bytes", "postkeeper_topic_messages", "postkeeper_topic_bytes",
+                 "postkeeper_stored_bytes")
+        self.wait_for(one, 10, "postkeeper_queue_messages")
+        self.wait_for(one, 10, "postkeeper_topic_messages")
+        page = MetricsPage.of(one)
+        before = [page.sum(name) for name in names]
         two = start()
 
-        def handed_over():
-            given = MetricsPage.of(one).sum("postkeeper_log_ownership_changes_total", change="handed_over")
-            owned = MetricsPage.of(two).sum("postkeeper_logs_owned", kind="queue")
-            return given > 0 and given == owned
-        until(handed_over, "what one has handed over, the other owns")
+        def is_shared():
+            pages = [MetricsPage.of(one), MetricsPage.of(two)]
+            given = pages[0].sum("postkeeper_log_ownership_changes_total", change="handed_over")
+            owned = pages[1].sum("postkeeper_logs_owned")
+            held = [sum(page.sum(name) for page in pages) for name in names]
+            return 0 < given == owned and held == before
+        until(is_shared, "what one has handed over, the other has")
 
 
 if __name__ == "__main__":
