@@ -22,9 +22,8 @@ namespace postkeeper {
 // because the owner has changed, crashed or is going away, or when the engine here hears of another owner, it opens the
 // next leg with that, and sends the unanswered frames again, in order. Settling twice is harmless; an ack that is told
 // ALREADY_SETTLED by the second owner, although nobody else can have had the lease yet, was in at the first try, and is
-// a success. So the client sees a pause: Heartbeats say
-// that there is no owner, for as long as it takes and the client stays. Before Opened there is an end to patience:
-// kOwnerPatience.
+// a success. So the client sees a pause: Heartbeats say that there is no owner, for as long as it takes and the client
+// stays. Before Opened there is an end to patience: kOwnerPatience.
 //
 // What comes from a leg that is not the latest is dropped (G7): the leases of deliveries that were lost on the way
 // lapse.

@@ -114,7 +114,7 @@ class LogReader : public std::enable_shared_from_this<LogReader> {
   Position known_tail_;
   // Right behind this process's latest append, where the next Read need not look.
   std::optional<Position> own_tail_;
-  bool expects_own_ = false;  // the last batch known of is of this process
+  bool expects_own_ = true;  // the last batch known of is of this process, or none is known
   std::uint64_t rings_ = 0;
   std::atomic<bool> is_polling_ = false;
   Signal arrivals_;
