@@ -118,8 +118,8 @@ class AppendRoom : public std::enable_shared_from_this<AppendRoom> {
   std::optional<Instant> looked_at_;  // nothing is used without it
   Position counted_;                  // what the head covers
   Amount live_;
-  std::deque<Unseen>
-      unseen_;  // written by this replica behind it; at most an allowance's batches, and what is in flight
+  // Written by this replica behind it; at most an allowance's batches, and what is in flight.
+  std::deque<Unseen> unseen_;
   Amount unseen_sum_;
   Amount in_flight_;                   // its batches are not known
   std::int64_t bytes_in_context_ = 0;  // what this log adds to the context's sum
