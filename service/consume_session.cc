@@ -260,9 +260,7 @@ void ConsumeSession::OnLegOpened(Duration lease) {
     std::erase_if(unanswered_, [](const Unanswered& frame) { return frame.times_sent > 0; });
   }
   for (Unanswered& frame : unanswered_) {
-    if (frame.failures) continue;
-    if (frame.times_sent == 1) NoteAcksInTime(frame);
-    Send(frame);
+    if (!frame.failures) Send(frame);
   }
   ReleaseIfDone();
 }
@@ -296,23 +294,10 @@ void ConsumeSession::Send(Unanswered& frame) {
   leg_->Settle(frame.sequence, frame.orders);
 }
 
-void ConsumeSession::NoteAcksInTime(Unanswered& frame) {
-  const Instant now = environment_.Now();
-  for (const std::string& text : frame.orders.ack_tokens) {
-    const std::optional<LeaseToken> token = DecodeLeaseToken(text);
-    if (token && held_.Holds(*token, now)) frame.acks_in_time.push_back(text);
-  }
-}
-
 void ConsumeSession::OnSettled(std::int64_t sequence, std::vector<SettleFailure> failures) {
   const auto frame = std::lower_bound(unanswered_.begin(), unanswered_.end(), sequence,
                                       [](const Unanswered& a, std::int64_t b) { return a.sequence < b; });
   if (frame == unanswered_.end() || frame->sequence != sequence || frame->failures) return;
-  const auto& acks = frame->acks_in_time;
-  std::erase_if(failures, [&acks](const SettleFailure& failure) {
-    return failure.error == SettleError::kAlreadySettled &&
-           std::find(acks.begin(), acks.end(), failure.lease_token) != acks.end();
-  });
   frame->failures = std::move(failures);
   NoteSettled(*frame);
   Flush();

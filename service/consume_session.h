@@ -20,10 +20,10 @@ namespace postkeeper {
 // time (consume_leg.h): the engine here, or a stream to the owner. It knows what the next owner has to be told: the
 // credit that is left, the leases that the client holds, and the settling frames that are not answered. When a leg ends
 // because the owner has changed, crashed or is going away, or when the engine here hears of another owner, it opens the
-// next leg with that, and sends the unanswered frames again, in order. Settling twice is harmless; an ack that is told
-// ALREADY_SETTLED by the second owner, although nobody else can have had the lease yet, was in at the first try, and is
-// a success. So the client sees a pause: Heartbeats say that there is no owner, for as long as it takes and the client
-// stays. Before Opened there is an end to patience: kOwnerPatience.
+// next leg with that, and sends the unanswered frames again, in order. Settling twice is harmless; what the first
+// owner has carried out and not answered, the second one calls ALREADY_SETTLED. So the client sees a pause: Heartbeats
+// say that there is no owner, for as long as it takes and the client stays. Before Opened there is an end to patience:
+// kOwnerPatience.
 //
 // What comes from a leg that is not the latest is dropped (G7): the leases of deliveries that were lost on the way
 // lapse.
@@ -78,7 +78,6 @@ class ConsumeSession : public std::enable_shared_from_this<ConsumeSession> {
     std::int64_t sequence = 0;
     SettleOrders orders;
     int times_sent = 0;
-    std::vector<std::string> acks_in_time;               // of leases that were good when it was sent again
     std::optional<std::vector<SettleFailure>> failures;  // once it is answered
   };
 
@@ -97,7 +96,6 @@ class ConsumeSession : public std::enable_shared_from_this<ConsumeSession> {
   void OnLegEnd(absl::Status status);
 
   void Send(Unanswered& frame);
-  void NoteAcksInTime(Unanswered& frame);
   void NoteSettled(const Unanswered& frame);
   void Flush();
   void DropLeg();

@@ -61,11 +61,6 @@ CheckedCredit HeldLeases::CreditLeft(Instant now) {
   return left;
 }
 
-bool HeldLeases::Holds(const LeaseToken& token, Instant now) const {
-  const auto found = held_.find(token.position);
-  return found != held_.end() && found->second.given.token == token && found->second.deadline > now;
-}
-
 std::vector<HeldLease> HeldLeases::Held(Instant now) {
   DropLapsed(now);
   std::vector<HeldLease> held;

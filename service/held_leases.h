@@ -34,8 +34,6 @@ class HeldLeases {
   // What the owner may still send; bytes may be below zero.
   CheckedCredit CreditLeft(Instant now);
 
-  // Whether this giving-out has not lapsed, is not settled, and no later one is known.
-  bool Holds(const LeaseToken& token, Instant now) const;
   // What has not lapsed, by position.
   std::vector<HeldLease> Held(Instant now);
   std::size_t size() const { return held_.size(); }
