@@ -48,7 +48,9 @@ class PeerLeg final : public ConsumeLeg, public std::enable_shared_from_this<Pee
   }
   void Close() override {
     if (std::exchange(is_closed_, true)) return;
-    if (relay_) relay_->Cancel();
+    if (!relay_) return;
+    desk_.metrics.relays().StreamRelayed(is_broken_ ? RelayResult::kBroken : RelayResult::kAnswered);
+    relay_->Cancel();
     relay_.reset();
   }
 
@@ -58,6 +60,7 @@ class PeerLeg final : public ConsumeLeg, public std::enable_shared_from_this<Pee
     const bool is_connected = co_await WaitUntilConnected(desk_.environment, channel);
     if (is_closed_) co_return;
     if (!is_connected) {
+      desk_.metrics.relays().StreamRelayed(RelayResult::kNoOwner);
       End(MakeError(Reason::kNoOwner, Cat("the replica at ", owner, " works for it and does not answer")));
       co_return;
     }
@@ -70,7 +73,10 @@ class PeerLeg final : public ConsumeLeg, public std::enable_shared_from_this<Pee
       });
     };
     listener.on_end = [self](RelayedAnswer answer) {
-      self->Later([status = FromPeer(answer.status)](PeerLeg& leg) { leg.End(status); });
+      self->Later([status = FromPeer(answer.status), is_broken = IsUnexplained(answer.status)](PeerLeg& leg) {
+        leg.is_broken_ = is_broken;
+        leg.End(status);
+      });
     };
     is_sending_ = true;
     relay_ = StreamRelay::Start(channel, {kConsumePath, desk_.replica, deadline_}, first, std::move(listener));
@@ -181,6 +187,7 @@ class PeerLeg final : public ConsumeLeg, public std::enable_shared_from_this<Pee
   const asio::any_io_executor strand_;
   const std::chrono::system_clock::time_point deadline_;
   const Listener listener_;
+  bool is_broken_ = false;              // the connection, without a word of the owner's
   std::shared_ptr<StreamRelay> relay_;  // once it is connected, until it is closed
   std::deque<grpc::Slice> waiting_;     // frames that settle
   CheckedCredit credit_;                // to be given
