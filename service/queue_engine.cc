@@ -44,10 +44,11 @@ void QueueEngine::Start() {
   reader_ = std::make_shared<LogReader>(context_.environment, context_.client, context_.layout, entry_.uid,
                                         context_.cache, strand_);
   LogAppender::Listener appended;
-  appended.on_appended = [reader = reader_, room = room_, &metrics = context_.metrics](
+  appended.on_appended = [weak = weak_from_this(), reader = reader_, room = room_, &metrics = context_.metrics](
                              Position at, std::shared_ptr<const Batch> batch) {
     metrics.logs().BatchWritten(batch->size(), batch->message_bytes());
     room->OnAppended(at, *batch);
+    if (const std::shared_ptr<QueueEngine> engine = weak.lock()) engine->OnOwnBatch(at, *batch);
     reader->OnAppended(at, std::move(batch));
   };
   appended.on_appended_somewhere = [reader = reader_, room = room_](std::shared_ptr<const Batch> batch) {
@@ -164,6 +165,8 @@ void QueueEngine::LeaveReign() {
   window_->End();
   dispatcher_ = std::make_unique<Dispatcher>(Dispatcher::Options{.backoff = BackoffOf(entry_)});
   announced_.clear();
+  unread_.clear();
+  unread_messages_ = unread_bytes_ = 0;
   EndConsumersOfReign();
   ForgetGrants();
   reader_->Ring();
@@ -235,9 +238,27 @@ Task<void> QueueEngine::RemoveReadSegments(std::shared_ptr<QueueEngine> self, st
 
 // ---- Messages in
 
+// It counts for the queue's bounds although it is not followed yet.
+void QueueEngine::OnOwnBatch(Position at, const Batch& batch) {
+  if (!is_serving() || at < followed_) return;
+  unread_.push_back({at, batch.size(), static_cast<std::int64_t>(batch.message_bytes())});
+  unread_messages_ += unread_.back().messages;
+  unread_bytes_ += unread_.back().bytes;
+}
+
+void QueueEngine::ForgetUnread(Position before) {
+  while (!unread_.empty() && unread_.front().at < before) {
+    unread_messages_ -= unread_.front().messages;
+    unread_bytes_ -= unread_.front().bytes;
+    unread_.pop_front();
+  }
+}
+
 absl::Status QueueEngine::CheckRoom(const AppendSize& append) const {
   const Dispatcher::Counts counts = dispatcher_->counts();
-  const AppendRoom::Amount live{counts.total() + appending_messages_, counts.bytes + appending_bytes_, live_batches_};
+  const AppendRoom::Amount live{counts.total() + unread_messages_ + appending_messages_,
+                                counts.bytes + unread_bytes_ + appending_bytes_,
+                                live_batches_ + static_cast<std::int64_t>(unread_.size())};
   absl::Status room =
       AppendRoom::CheckQueueBounds(live, append, std::get<QueueSettings>(entry_.settings), context_.limits, full_name_);
   if (!room.ok()) return room;

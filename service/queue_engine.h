@@ -256,6 +256,12 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
     OwnerNews on_news;
     bool is_waiting = false;
   };
+  // A batch of this process.
+  struct OwnBatch {
+    Position at;
+    std::int64_t messages = 0;
+    std::int64_t bytes = 0;
+  };
   // Messages on their way to a consumer.
   struct Loading {
     std::uint64_t reign = 0;
@@ -276,6 +282,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
 
   // queue_engine.cc: life and administration.
   void EnqueueNow(CheckedAppend append, LogAppender::Done done);
+  void OnOwnBatch(Position at, const Batch& batch);
+  void ForgetUnread(Position before);
   absl::Status CheckRoom(const AppendSize& append) const;
   std::shared_ptr<Cursor> MakeCursor(const OwnerView& held);
   void AdoptHandedOverLeases();
@@ -398,7 +406,10 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::int64_t live_batches_ = 0;
   std::uint64_t first_segment_ = 0;  // oldest that exists
   bool is_removing_segments_ = false;
-  Position settled_before_;              // everything before it is settled, durably
+  Position settled_before_;           // everything before it is settled, durably
+  std::deque<OwnBatch> unread_;       // in the log, and not followed yet
+  std::int64_t unread_messages_ = 0;  // in them
+  std::int64_t unread_bytes_ = 0;
   std::int64_t appending_messages_ = 0;  // given to the appender and not answered
   std::int64_t appending_bytes_ = 0;
   const std::shared_ptr<AppendRoom> room_;  // while another replica owns the log

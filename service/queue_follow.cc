@@ -48,6 +48,7 @@ Task<absl::Status> QueueEngine::FollowOneStep() {
     case LogReader::Step::Kind::kBatch:
       AddBatch(at, *step->batch);
       followed_ = step->next;
+      ForgetUnread(followed_);
       Dispatch();
       break;
     case LogReader::Step::Kind::kHole:
