@@ -11,8 +11,6 @@
 namespace postkeeper {
 namespace {
 
-// How long a process that takes the place of one that crashed, alone, need not wait for what others know.
-constexpr Duration kAloneAfterCrash = std::chrono::seconds(30);
 constexpr Duration kRetryPause = std::chrono::milliseconds(200);
 constexpr Duration kSweepInterval = std::chrono::seconds(30);
 // Requests of one sweep, so that it never gets in the way of the work.
@@ -50,13 +48,6 @@ Broker::Broker(EngineContext& context, Options options)
       discover_(context.environment, strand_) {
   context_.is_first_choice = [balancer = balancer_](const Uid& log, const OwnerView& free) {
     return balancer->IsFirstChoice(log, free);
-  };
-  // A replica that has lost its session is not listed, and its clients are there. Only behind a crash of the process
-  // that ran here before, and nobody else, is it known that there are none.
-  const bool is_restarted = options_.dead_predecessor.has_value();
-  const Instant known_until = is_restarted ? context.environment.Now() + kAloneAfterCrash : Instant::min();
-  context_.has_peers = [membership = membership_, &environment = context.environment, known_until] {
-    return membership->size() > 1 || environment.Now() >= known_until;
   };
 }
 
