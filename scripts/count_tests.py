@@ -6,7 +6,7 @@ or the same counts from run_python_test.py). A program that died, or that failed
 found at exit), counts as one more failure, by name. So does a skipped test: this project has none. Exit code 0 only
 if something passed and nothing failed.
 
-What failed while the machine stood still ran again, as a whole or only the tests that had failed, and left NAME.again.exit
+Each failed test is named with what it said, so that the end of a log tells why. What failed while the machine stood still ran again, as a whole or only the tests that had failed, and left NAME.again.exit
 and NAME.again.json: then that is what counts of them, and is told.
 
 count_tests.py --failed REPORT prints GoogleTest's filter for the tests that failed in one of its reports; for all of them
@@ -16,6 +16,8 @@ if none did.
 import json
 import pathlib
 import sys
+
+SHOWN_LINES = 20
 
 
 def gtest_skipped(report):
@@ -53,23 +55,38 @@ def count_files(folder, name):
     return (*count(name, code, report), report)
 
 
+def failed_tests(report):
+    """Name and messages of each, if the report tells (the simulator's doesn't: its traces do)."""
+    for suite in (report or {}).get("testsuites", []):
+        for test in suite.get("testsuite", []):
+            if test.get("failures"):
+                yield f"{suite['name']}.{test['name']}", "\n".join(failure["failure"] for failure in test["failures"])
+
+
+def tell_failed(name, report):
+    """At most SHOWN_LINES of each, the last ones: there a traceback says what went wrong."""
+    for test, message in failed_tests(report):
+        yield f"FAILED {name}: {test}"
+        yield from (f"    {line}" for line in message.splitlines()[-SHOWN_LINES:])
+
+
 def count_program(folder, name):
     """Passed, failed and what to tell, of a program and of its second run if there was one."""
     passed, failed, told, report = count_files(folder, name)
     again = f"{name}.again"
+    told.extend(tell_failed(name, report))
     if not (folder / f"{again}.exit").exists():
         return passed, failed, told
     told.append(f"{name}: {failed} failed while the machine stood still, and ran again")
-    again_passed, again_failed, again_told, _ = count_files(folder, again)
+    again_passed, again_failed, again_told, again_report = count_files(folder, again)
+    again_told.extend(tell_failed(again, again_report))
     if report is not None:  # else nothing of the first run counts
         again_passed = report["tests"] - again_failed
     return again_passed, again_failed, told + again_told
 
 
 def failed_filter(report):
-    names = [f"{suite['name']}.{test['name']}" for suite in report["testsuites"] for test in suite["testsuite"]
-             if test.get("failures")]
-    return ":".join(names) or "*"
+    return ":".join(test for test, _ in failed_tests(report)) or "*"
 
 
 def main():

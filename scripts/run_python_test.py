@@ -1,13 +1,14 @@
 #!/usr/bin/python3
 """Runs one file of unittest tests and writes how many passed: run_python_test.py FILE REPORT.
 
-The report is the part of GoogleTest's JSON report that count_tests.py reads. Exit code 0 if all passed.
+The report is the part of GoogleTest's JSON report that count_tests.py reads; of its tests only those that failed. Exit code 0 if all passed.
 """
 
 import importlib.util
 import json
 import os
 import sys
+import traceback
 import unittest
 
 
@@ -17,7 +18,7 @@ class CountingResult(unittest.TextTestResult):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.finished = set()
-        self.failed = set()
+        self.failed = {}  # what each said
         self.skipped_tests = set()
 
     def stopTest(self, test):
@@ -26,24 +27,38 @@ class CountingResult(unittest.TextTestResult):
 
     def addError(self, test, err):
         super().addError(test, err)
-        self.failed.add(test.id())
+        self.note_failure(test, err)
 
     def addFailure(self, test, err):
         super().addFailure(test, err)
-        self.failed.add(test.id())
+        self.note_failure(test, err)
 
     def addSubTest(self, test, subtest, err):
         super().addSubTest(test, subtest, err)
         if err is not None:
-            self.failed.add(test.id())
+            self.note_failure(test, err)
 
     def addUnexpectedSuccess(self, test):
         super().addUnexpectedSuccess(test)
-        self.failed.add(test.id())
+        self.failed.setdefault(test.id(), []).append("succeeded, and should not have")
 
     def addSkip(self, test, reason):
         super().addSkip(test, reason)
         self.skipped_tests.add(test.id())
+
+    def note_failure(self, test, err):
+        self.failed.setdefault(test.id(), []).append("".join(traceback.format_exception(*err)))
+
+
+def report_of(result):
+    # What fails outside a test (setUpModule, setUpClass) has no stopTest.
+    ran = result.finished | result.failed.keys() | result.skipped_tests
+    suites = {}
+    for name, messages in sorted(result.failed.items()):
+        suite, _, test = name.rpartition(".")
+        suites.setdefault(suite, []).append({"name": test, "failures": [{"failure": message} for message in messages]})
+    return {"tests": len(ran), "failures": len(result.failed), "skipped": len(result.skipped_tests - result.failed.keys()),
+            "testsuites": [{"name": suite, "testsuite": tests} for suite, tests in suites.items()]}
 
 
 def load(path):
@@ -61,12 +76,10 @@ def main():
     path, report = sys.argv[1:]
     runner = unittest.TextTestRunner(verbosity=2, resultclass=CountingResult)
     result = runner.run(load(path))
-    # What fails outside a test (setUpModule, setUpClass) has no stopTest.
-    ran = result.finished | result.failed | result.skipped_tests
+    counts = report_of(result)
     with open(report, "w", encoding="utf-8") as out:
-        json.dump({"tests": len(ran), "failures": len(result.failed),
-                   "skipped": len(result.skipped_tests - result.failed)}, out)
-    return 0 if ran and not result.failed else 1
+        json.dump(counts, out)
+    return 0 if counts["tests"] and not counts["failures"] else 1
 
 
 if __name__ == "__main__":

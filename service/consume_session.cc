@@ -240,12 +240,10 @@ void ConsumeSession::DropLeg() {
   ++leg_number_;  // what it says from now on is dropped
   is_leg_open_ = false;
   std::exchange(leg_, nullptr)->Close();
-  if (has_opened_ && !is_over_) engine_->SetWaiting(observer_, true);
 }
 
 void ConsumeSession::OnLegOpened(Duration lease) {
   is_leg_open_ = true;
-  engine_->SetWaiting(observer_, false);
   wake_.Notify();
   if (!std::exchange(has_opened_, true)) {
     client_.on_opened(lease);

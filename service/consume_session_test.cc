@@ -317,11 +317,6 @@ TEST_F(ConsumeSessionTest, RelayedOneEnds) {
 
 class AnnouncementTest : public QueueEngineTest {
  protected:
-  // Kills the owner; there are other replicas, so the next one waits.
-  void CrashAmongOthers() {
-    CrashAndBoot();
-    replica_->context().has_peers = [] { return true; };
-  }
   void Announce(std::vector<HeldLease> held, CheckedCredit credit = {10, 1 << 20}) {
     PostTo(environment_, queue_, [this, held, credit] {
       QueueEngine::ConsumerCallbacks callbacks;
@@ -343,7 +338,7 @@ TEST_F(AnnouncementTest, HeldLeasesSurviveACrash) {
   ASSERT_TRUE(Enqueue({"a", "b", "c"}).ok());
   const std::vector<Delivery> held = Dequeue(1, Duration::zero(), seconds(30));
   ASSERT_THAT(Texts(held), ElementsAre("a"));
-  CrashAmongOthers();
+  CrashAndBoot();
   const auto waiting = StartDequeue(1, seconds(10));
   Pass(milliseconds(100));
   EXPECT_FALSE(waiting->is_done());
@@ -360,7 +355,7 @@ TEST_F(AnnouncementTest, HeldLeasesSurviveACrash) {
 TEST_F(AnnouncementTest, WhatIsNotAnnouncedComesAgain) {
   ASSERT_TRUE(Enqueue({"a"}).ok());
   ASSERT_THAT(Texts(Dequeue(1, Duration::zero(), seconds(30))), ElementsAre("a"));
-  CrashAmongOthers();
+  CrashAndBoot();
   EXPECT_THAT(Texts(Dequeue()), ElementsAre("a"));
 }
 
@@ -368,7 +363,7 @@ TEST_F(AnnouncementTest, WhatIsNotAnnouncedComesAgain) {
 TEST_F(AnnouncementTest, AnnouncedLeaseLapses) {
   ASSERT_TRUE(Enqueue({"a"}).ok());
   const std::vector<Delivery> held = Dequeue(1, Duration::zero(), seconds(30));
-  CrashAmongOthers();
+  CrashAndBoot();
   Pass(milliseconds(100));
   Announce({{held[0].token, 1, seconds(5)}}, {0, 1 << 20});
   Pass(seconds(4));
@@ -420,7 +415,6 @@ TEST_F(AnnouncementTest, NoWaitAfterAHandOver) {
   ASSERT_TRUE(Enqueue({"a", "b"}).ok());
   ASSERT_THAT(Texts(Dequeue(1, Duration::zero(), seconds(30))), ElementsAre("a"));
   Restart();
-  replica_->context().has_peers = [] { return true; };
   const Instant before = environment_.Now();
   EXPECT_THAT(Texts(Dequeue(1)), ElementsAre("b"));
   EXPECT_LT(environment_.Now() - before, QueueEngine::kAnnouncementPatience / 2);

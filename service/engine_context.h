@@ -49,9 +49,6 @@ struct EngineContext {
   // Whether this replica is the one that should take a log of nobody, or of a replica that is gone. Thread-safe; set
   // before the first engine. Empty: it is.
   std::function<bool(const Uid& log, const OwnerView& free)> is_first_choice = {};
-  // Whether there are other replicas, whose consumers may hold leases that an owner before has given out. Thread-safe;
-  // set before the first engine. Empty: there may be.
-  std::function<bool()> has_peers = {};
 
   LeaderClock leader_clock{environment, client, layout, process};
   std::atomic<std::uint32_t> last_generation{0};  // of producers' chains: never used twice by a process

@@ -1,4 +1,4 @@
-// The part of QueueEngine that knows who waits for the next owner, and what they come back with.
+// The part of QueueEngine that tells who is the owner now, and takes what streams come back with to the next one.
 #include <algorithm>
 #include <utility>
 
@@ -20,10 +20,7 @@ void QueueEngine::BeginReignOfAnnouncements(const OwnerView& held) {
 }
 
 bool QueueEngine::AwaitsAnnouncements() const {
-  if (!announced_until_ || context_.environment.Now() >= *announced_until_) return false;
-  if (IsMutated(Mutation::kGiveUnannounced)) return false;
-  if (!context_.has_peers || context_.has_peers()) return true;
-  return std::any_of(observers_.begin(), observers_.end(), [](const auto& entry) { return entry.second.is_waiting; });
+  return announced_until_ && context_.environment.Now() < *announced_until_ && !IsMutated(Mutation::kGiveUnannounced);
 }
 
 void QueueEngine::Announce(const Consumer& consumer, const HeldLease& held) {
@@ -90,7 +87,7 @@ bool QueueEngine::TryToAdopt(const Announced& announced) {
   return true;
 }
 
-// ---- Those who wait
+// ---- News of the owner
 
 void QueueEngine::EndConsumersOfReign() {
   std::vector<std::function<void(absl::Status)>> ends;
@@ -107,26 +104,16 @@ void QueueEngine::EndConsumersOfReign() {
 }
 
 QueueEngine::ObserverId QueueEngine::AddOwnerObserver(OwnerNews on_news) {
-  observers_[++last_observer_].on_news = std::move(on_news);
+  observers_.emplace(++last_observer_, std::move(on_news));
   return last_observer_;
 }
 
-void QueueEngine::SetWaiting(ObserverId observer, bool is_waiting) {
-  const auto found = observers_.find(observer);
-  if (found == observers_.end() || found->second.is_waiting == is_waiting) return;
-  found->second.is_waiting = is_waiting;
-  if (!is_waiting && announced_until_) Dispatch();
-}
-
-void QueueEngine::RemoveOwnerObserver(ObserverId observer) {
-  SetWaiting(observer, false);
-  observers_.erase(observer);
-}
+void QueueEngine::RemoveOwnerObserver(ObserverId observer) { observers_.erase(observer); }
 
 void QueueEngine::TellObservers(const std::string& owner) {
   std::vector<OwnerNews> tellings;
   tellings.reserve(observers_.size());
-  for (const auto& [id, observer] : observers_) tellings.push_back(observer.on_news);
+  for (const auto& [id, tell] : observers_) tellings.push_back(tell);
   for (const OwnerNews& tell : tellings) tell(owner);
 }
 

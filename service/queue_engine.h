@@ -191,12 +191,10 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // The address of another replica that works for this queue, as last seen; nullopt: this one, or it is not known.
   const std::optional<std::string>& owner_elsewhere() const { return ownership_->owner_elsewhere(); }
   // Who wants to hear which replica has the queue now (its address; "": this one, just before it begins to give out, or
-  // the queue is gone). Called on the strand. Behind an owner that crashed this replica gives nothing out before those
-  // that are waiting have come.
+  // the queue is gone). Called on the strand.
   using ObserverId = std::uint64_t;
   using OwnerNews = std::function<void(const std::string& owner)>;
   ObserverId AddOwnerObserver(OwnerNews on_news);
-  void SetWaiting(ObserverId observer, bool is_waiting);
   void RemoveOwnerObserver(ObserverId observer);
   // Of the ownership that this replica has, or had last.
   std::int64_t epoch() const { return ownership_->held().epoch; }
@@ -251,10 +249,6 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
     std::int64_t bytes = 0;
     Instant deadline{};
     ConsumerId consumer = 0;
-  };
-  struct Observer {
-    OwnerNews on_news;
-    bool is_waiting = false;
   };
   // A batch of this process.
   struct OwnBatch {
@@ -401,7 +395,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   absl::flat_hash_map<Position, Adopted> adopted_;   // in this reign; entries of ended leases stay, and say nothing
   absl::btree_map<Position, Announced> announced_;   // in this reign; their messages are not read yet
   std::optional<Instant> announced_until_;           // nothing is given out before, in this reign
-  std::map<ObserverId, Observer> observers_;
+  std::map<ObserverId, OwnerNews> observers_;
   ObserverId last_observer_ = 0;
   std::int64_t live_batches_ = 0;
   std::uint64_t first_segment_ = 0;  // oldest that exists

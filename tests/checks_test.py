@@ -186,6 +186,22 @@ class CountTest(ProjectTest):
         self.report("b", 0, {"tests": 3, "failures": 0})
         self.assertEqual(self.count(), (1, ["8 passed, 2 failed"]))
 
+    # Each failed test is named with the end of what it said, also one that passed when it ran again.
+    def test_names_what_failed(self):
+        def report(test, *messages):
+            failures = [{"failure": message} for message in messages]
+            return {"tests": 2, "failures": 1, "testsuites": [{"name": "Suite", "testsuite": [
+                {"name": "Good"}, {"name": test, "failures": failures}]}]}
+        self.report("a", 1, report("Bad", "x.cc:7\nExpected: 1", "x.cc:8"))
+        self.report("a.again", 0, {"tests": 1, "failures": 0})
+        self.report("b", 1, report("Long", "\n".join(f"line {i}." for i in range(100))))
+        code, lines = self.count()
+        self.assertEqual((code, lines[-1]), (1, "3 passed, 1 failed"))
+        self.assertEqual(lines[:4], ["FAILED a: Suite.Bad", "    x.cc:7", "    Expected: 1", "    x.cc:8"])
+        self.assertIn("FAILED b: Suite.Long", lines)
+        self.assertIn("    line 99.", lines)
+        self.assertNotIn("    line 1.", lines)
+
     # A program that died, or left half a report, is a failure although no report says so.
     def test_died(self):
         self.report("a", 0, {"tests": 3, "failures": 0})
@@ -260,7 +276,10 @@ class CountTest(ProjectTest):
                 done = subprocess.run(["/usr/bin/python3", ROOT / "scripts/run_python_test.py",
                                        self.folder / f"case{number}.py", report], capture_output=True, timeout=60)
                 self.assertEqual(done.returncode, exit_code, done.stderr)
-                self.assertEqual(json.loads(report.read_text()) if report.exists() else None, expected)
+                written = json.loads(report.read_text()) if report.exists() else None
+                suites = written.pop("testsuites") if written else []
+                self.assertEqual(written, expected)
+                self.assertEqual(sum(len(suite["testsuite"]) for suite in suites), expected["failures"] if expected else 0)
 
 
 class StallTest(ProjectTest):

@@ -9,34 +9,19 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
-from client import Client, Refusal, admin_pb2, bodies, grpc, message_pb2, messages, refusal, until  # noqa: E402
-from postkeeperd import Postkeeperd  # noqa: E402
-from zookeeper import Zookeeper  # noqa: E402
+from client import Refusal, admin_pb2, bodies, grpc, message_pb2, messages, refusal, until  # noqa: E402
+from replicas import TwoReplicasTest  # noqa: E402
 
-SESSION_S = 6
 # Far below what waiting for an owner takes.
 AT_ONCE_S = 2
 
 
-class AppendsTest(unittest.TestCase):
-    """`self.here` has made the queue q and the topic t, and works for them; `self.there` does not."""
+class AppendsTest(TwoReplicasTest):
+    session_s = 6
 
     def setUp(self):
-        self.zookeeper = Zookeeper()
-        self.addCleanup(self.zookeeper.close)
-        self.owner, self.here = self.replica()
-        self.here.create_queue("q")
-        self.here.create_topic("t")
-        self.other, self.there = self.replica()
+        super().setUp()
         self.there.counts("q")  # its way to the owner is open
-
-    def replica(self):
-        server = Postkeeperd("--zookeeper", self.zookeeper.hosts, "--session-timeout", f"{SESSION_S}s",
-                             "--balance-after", "1h")
-        self.addCleanup(server.close)
-        client = Client(server.address)
-        self.addCleanup(client.close)
-        return server, client
 
     def pause_owner(self):
         self.owner.process.send_signal(signal.SIGSTOP)

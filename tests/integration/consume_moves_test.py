@@ -8,14 +8,12 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
-from client import Client, bodies, duration, flat_tokens, grpc, message_pb2, until  # noqa: E402
-from postkeeperd import Postkeeperd  # noqa: E402
-from zookeeper import Zookeeper  # noqa: E402
+from client import bodies, duration, flat_tokens, grpc, message_pb2, until  # noqa: E402
+from replicas import ReplicasTest  # noqa: E402
 
-SESSION_S = 4
 # A clean stop is a matter of milliseconds, a kill one of the session and a second; and this machine may be busy.
 PAUSE_AFTER_STOP_MAX_S = 5
-PAUSE_AFTER_KILL_MAX_S = SESSION_S + 10
+PAUSE_AFTER_KILL_MAX_S = ReplicasTest.session_s + 10
 HELD = 20
 
 
@@ -37,26 +35,17 @@ class Worker:
         return errors
 
 
-class ConsumeMovesTest(unittest.TestCase):
+class ConsumeMovesTest(ReplicasTest):
     """Three replicas. The owner has no consumers of its own; of the others, one will be the next owner."""
 
     def setUp(self):
-        self.zookeeper = Zookeeper()
-        self.addCleanup(self.zookeeper.close)
+        super().setUp()
         self.owner, self.at_owner = self.replica()
         self.at_owner.create_queue("q")
         self.others = [self.replica(), self.replica()]
         self.workers = [Worker(client) for _, client in self.others]
         for worker in self.workers:
             self.addCleanup(worker.stream.cancel)
-
-    def replica(self):
-        server = Postkeeperd("--zookeeper", self.zookeeper.hosts, "--session-timeout", f"{SESSION_S}s",
-                             "--balance-after", "1h")
-        self.addCleanup(server.close)
-        client = Client(server.address)
-        self.addCleanup(client.close)
-        return server, client
 
     def enqueue(self, *texts):
         """Through a replica that stays."""

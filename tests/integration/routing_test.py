@@ -9,43 +9,12 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
-from client import (ALREADY_SETTLED, Client, Refusal, admin_pb2, bodies, duration, grpc, message_pb2, messages,  # noqa: E402
+from client import (ALREADY_SETTLED, Refusal, admin_pb2, bodies, duration, grpc, message_pb2, messages,  # noqa: E402
                     refusal, tokens, until)
-from postkeeperd import Postkeeperd  # noqa: E402
-from zookeeper import Zookeeper  # noqa: E402
-
-SESSION_S = 4
+from replicas import TwoReplicasTest  # noqa: E402
 
 
-class TwoReplicas(unittest.TestCase):
-    """`self.here` has made the queue q and the topic t, and works for them; `self.there` does not."""
-
-    def setUp(self):
-        self.zookeeper = Zookeeper()
-        self.addCleanup(self.zookeeper.close)
-        self.owner, self.here = self.replica()
-        self.here.create_queue("q")
-        self.here.create_topic("t")
-        self.other, self.there = self.replica()
-
-    def replica(self):
-        server = Postkeeperd("--zookeeper", self.zookeeper.hosts, "--session-timeout", f"{SESSION_S}s",
-                             "--balance-after", "1h")
-        self.addCleanup(server.close)
-        client = Client(server.address)
-        self.addCleanup(client.close)
-        return server, client
-
-
-    def tries(self, call):
-        try:
-            return call()
-        except grpc.RpcError as error:
-            self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE, error)
-            return None
-
-
-class RoutingTest(TwoReplicas):
+class RoutingTest(TwoReplicasTest):
     # Unary calls through the replica that does not work for the queue do what they do through the one that does.
     def test_calls_on_a_queue(self):
         ids = self.there.enqueue("q", "a", "b", "c", "d")
@@ -179,7 +148,14 @@ class RoutingTest(TwoReplicas):
         self.assertEqual(bodies(self.here.drain("q")), ["learn who owns it", "a"])
 
 
-class MovingTest(TwoReplicas):
+class MovingTest(TwoReplicasTest):
+    def tries(self, call):
+        try:
+            return call()
+        except grpc.RpcError as error:
+            self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE, error)
+            return None
+
     # The owner is stopped: the other takes over within two seconds, leases and tokens stay good, and nothing leased
     # comes again.
     def test_owner_stops(self):
@@ -236,7 +212,7 @@ class MovingTest(TwoReplicas):
         killed_at = time.monotonic()
         # The very call that finds the connection broken cannot know; one with a request_id may be repeated.
         until(lambda: self.tries(lambda: self.there.enqueue("q", "after", request_id="r")), "the other owns the queue")
-        self.assertLess(time.monotonic() - killed_at, SESSION_S + 4)
+        self.assertLess(time.monotonic() - killed_at, self.session_s + 4)
         self.assertEqual(self.there.ack("q", held[5]), [])
         left = bodies(self.there.drain("q"))
         self.assertEqual(left, [str(i) for i in range(6, 100)] + ["after"])
