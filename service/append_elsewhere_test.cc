@@ -118,6 +118,27 @@ TEST_F(AppendElsewhereTest, NobodyIsNeeded) {
   elsewhere_.reset();
 }
 
+// A reading of the head that ends after this replica has taken the log is of no use: what an owner writes is counted
+// once, not also as somebody else's.
+TEST_F(AppendElsewhereTest, AReadingFromBeforeATakeOver) {
+  ASSERT_EQ(EnqueueElsewhere({"a"}), absl::OkStatus());
+  Pass(seconds(2));
+  other_->client().HoldNext([](const zk::Request& request) {
+    return request.kind == zk::Request::Kind::kGet && request.path.ends_with("/head");
+  });
+  ASSERT_EQ(EnqueueElsewhere({"b"}), absl::OkStatus());
+  replica_->Crash();
+  ASSERT_TRUE(environment_.RunUntil([this] { return elsewhere_->is_serving(); }, minutes(1)));
+  other_->client().ReleaseHeld();
+  Pass(milliseconds(100));
+  const auto third = StartEnqueue(elsewhere_, MakeAppend({std::string(1000, 'c')}));
+  Pass(seconds(1));
+  ASSERT_TRUE(third->is_done() && third->result->ok());
+  EXPECT_EQ(other_->context().foreign_bytes, 0);
+  std::swap(queue_, elsewhere_);
+  elsewhere_.reset();
+}
+
 // One call after the other, here and there: they stand in the log in that order, over sealed segments.
 TEST_F(AppendElsewhereTest, OneCallAfterTheOtherIsInOrder) {
   std::vector<std::string> expected;

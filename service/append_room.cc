@@ -159,6 +159,7 @@ Task<absl::Status> AppendRoom::Look() {
 
 Task<absl::Status> AppendRoom::LookOnce() {
   const Instant began = context_.environment.Now();
+  const std::uint64_t times_forgotten = times_forgotten_;
   const LogName name = name_;
   const absl::StatusOr<LogEntry> entry = co_await context_.catalog.Get(name);
   if (absl::IsNotFound(entry.status()) || (entry.ok() && entry->uid != log_)) {
@@ -172,6 +173,8 @@ Task<absl::Status> AppendRoom::LookOnce() {
   if (!record.ParseFromString(head.data)) {
     co_return MakeError(Reason::kStoreCorrupt, "the head record cannot be read", {.path = context_.layout.Head(log_)});
   }
+  // This replica owns it now, or did.
+  if (times_forgotten != times_forgotten_) co_return absl::OkStatus();
   settings_ = entry->settings;
   allowance_ = AllowanceOf(settings_, context_.limits);
   Learn(Position::FromValue(record.counted_position()),
@@ -220,6 +223,7 @@ void AppendRoom::Rest() {
 }
 
 void AppendRoom::Forget() {
+  ++times_forgotten_;
   looked_at_.reset();
   unseen_.clear();
   unseen_sum_ = {};

@@ -124,6 +124,7 @@ class AppendRoom : public std::enable_shared_from_this<AppendRoom> {
   Amount in_flight_;                   // its batches are not known
   std::int64_t bytes_in_context_ = 0;  // what this log adds to the context's sum
   bool is_looking_ = false;
+  std::uint64_t times_forgotten_ = 0;
   absl::Status look_status_;
   Signal looked_;
 };

@@ -300,9 +300,11 @@ class AppendStream final : public BidiCall {
     }
     auto wait = [](std::shared_ptr<AppendStream> self) -> Task<void> {
       const AppendSize next = self->NextSize().value_or(AppendSize());
+      const bool needs_owner = next.has_request_id || IsRelayed(self->context_) || self->log_->is_serving();
       absl::Status status;
+      if (!needs_owner) status = co_await self->log_->room().LookIfNeeded(next);
       // A log too small for this is not waited for; the client opens the stream again, at its owner.
-      if (next.has_request_id || IsRelayed(self->context_) || !self->log_->room().SuitsStreams()) {
+      if (needs_owner || !status.ok() || !self->log_->room().SuitsStreams()) {
         status = co_await self->log_->WaitUntilReadyFor(next.has_request_id, kOwnerPatience);
       } else {
         status = co_await self->log_->WaitForRoom(next, kOwnerPatience);

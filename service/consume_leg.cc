@@ -30,7 +30,11 @@ class LocalLeg final : public ConsumeLeg, public std::enable_shared_from_this<Lo
   void Stop() override {
     if (consumer_) engine_->StopConsumer(*consumer_);
   }
-  void AskCounts() override { Spawn(engine_->strand(), Count(shared_from_this())); }
+  void AskCounts() override {
+    Later([](LocalLeg& self) {
+      if (self.engine_->is_serving()) self.listener_.on_counts(self.engine_->CountsRead());
+    });
+  }
   void Release() override {
     Leave(/*releases=*/true);
     is_released_ = true;
@@ -107,13 +111,6 @@ class LocalLeg final : public ConsumeLeg, public std::enable_shared_from_this<Lo
     }
     listener_.on_settled(sequence, *std::move(failures));
     if (is_released_ && settling_ == 0) EndLater(absl::OkStatus());
-  }
-
-  Task<void> Count(std::shared_ptr<LocalLeg> self) {
-    (void)self;  // keeps this alive
-    if (!engine_->is_serving()) co_return;
-    const absl::StatusOr<QueueEngine::Stats> stats = co_await engine_->GetStats();
-    if (stats.ok() && !is_closed_) listener_.on_counts(stats->counts);
   }
 
   void Leave(bool releases) {

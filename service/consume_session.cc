@@ -15,8 +15,10 @@ constexpr Duration kPauseMin = std::chrono::milliseconds(50);
 constexpr Duration kPauseMax = std::chrono::seconds(1);
 // How long one look for the owner lasts once the stream is open, so that a client that has gone is noticed.
 constexpr Duration kLookMax = std::chrono::seconds(1);
-// How long an owner that is going away has to answer what it was sent.
+// How long an owner that is going away has to answer what it was sent, and to send what it had given out; it has when
+// it has been quiet for so long.
 constexpr Duration kLeaveWithin = std::chrono::seconds(1);
+constexpr Duration kLeaveWhenQuietFor = std::chrono::milliseconds(100);
 // How long a heartbeat waits for fresh counts.
 constexpr Duration kCountsPatience = std::chrono::milliseconds(500);
 // A leg that says nothing for so many heartbeats is given up.
@@ -113,10 +115,14 @@ Task<void> ConsumeSession::Run(std::shared_ptr<ConsumeSession> self) {
       const Instant now = environment_.Now();
       if (!leave_leg_at_) {
         co_await wake_.Wait();
-      } else if (unanswered_.empty() || now >= *leave_leg_at_) {
+        continue;
+      }
+      const Instant quiet_at = leg_heard_at_ + kLeaveWhenQuietFor;
+      if (now >= *leave_leg_at_ || (unanswered_.empty() && now >= quiet_at)) {
         DropLeg();
       } else {
-        co_await wake_.WaitFor(*leave_leg_at_ - now);
+        const Instant next = unanswered_.empty() ? std::min(quiet_at, *leave_leg_at_) : *leave_leg_at_;
+        co_await wake_.WaitFor(next - now);
       }
       continue;
     }
@@ -252,14 +258,18 @@ void ConsumeSession::OnLegOpened(Duration lease) {
   } else {
     LogDebug("a consumer goes on", {{"source", options_.open.source.Full()}, {"owner", leg_owner_}});
   }
-  if (credit_meanwhile_.messages > 0) leg_->AddCredit(credit_meanwhile_);
+  if (credit_meanwhile_.messages > 0 || credit_meanwhile_.bytes > 0) leg_->AddCredit(credit_meanwhile_);
   if (is_stopped_) leg_->Stop();
   if (IsMutated(Mutation::kLoseUnanswered)) {
     std::erase_if(unanswered_, [](const Unanswered& frame) { return frame.times_sent > 0; });
   }
+  is_resending_ = true;  // the engine may answer at once
   for (Unanswered& frame : unanswered_) {
+    if (!is_leg_open_) break;  // it ended by one of them
     if (!frame.failures) Send(frame);
   }
+  is_resending_ = false;
+  Flush();
   ReleaseIfDone();
 }
 
@@ -314,6 +324,7 @@ void ConsumeSession::NoteSettled(const Unanswered& frame) {
 }
 
 void ConsumeSession::Flush() {
+  if (is_resending_) return;
   while (!unanswered_.empty() && unanswered_.front().failures) {
     Unanswered answered = std::move(unanswered_.front());
     unanswered_.pop_front();

@@ -127,6 +127,7 @@ class ConsumeSession : public std::enable_shared_from_this<ConsumeSession> {
   bool is_drained_ = false;  // by the client
   bool is_half_closed_ = false;
   bool is_released_ = false;
+  bool is_resending_ = false;
   bool is_over_ = false;
   std::optional<absl::Status> failure_;  // for when all frames before are answered
   Instant give_up_at_{};                 // before Opened

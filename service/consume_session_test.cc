@@ -18,8 +18,14 @@ class FakeLeg final : public ConsumeLeg {
  public:
   FakeLeg(std::string to, LegOpening opening_then, Listener listener_then)
       : owner(std::move(to)), opening(std::move(opening_then)), listener(std::move(listener_then)) {}
-  void Settle(std::int64_t sequence, const SettleOrders& orders) override { settled.emplace_back(sequence, orders); }
-  void AddCredit(const CheckedCredit& more) override { credit += more.messages; }
+  void Settle(std::int64_t sequence, const SettleOrders& orders) override {
+    settled.emplace_back(sequence, orders);
+    if (on_settle) on_settle(sequence);
+  }
+  void AddCredit(const CheckedCredit& more) override {
+    credit += more.messages;
+    credit_bytes += more.bytes;
+  }
   void Stop() override { is_stopped = true; }
   void AskCounts() override {}
   void Release() override { is_released = true; }
@@ -35,7 +41,9 @@ class FakeLeg final : public ConsumeLeg {
   const LegOpening opening;
   const Listener listener;
   std::vector<std::pair<std::int64_t, SettleOrders>> settled;
+  std::function<void(std::int64_t sequence)> on_settle;
   std::int64_t credit = 0;
+  std::int64_t credit_bytes = 0;
   bool is_stopped = false;
   bool is_released = false;
   bool is_closed = false;
@@ -244,6 +252,75 @@ TEST_F(ConsumeSessionTest, WaitsForAnOwner) {
   EXPECT_TRUE(heartbeats_.back().has_owner);
 }
 
+// The engine may answer a frame, or end the leg, while it is being told the unanswered ones.
+TEST_F(ConsumeSessionTest, AnswersWhileItIsTold) {
+  for (const bool ends : {false, true}) {
+    SCOPED_TRACE(ends);
+    answers_.clear();
+    GiveTo(ends ? "replica-a" : "replica-b");
+    Open();
+    const auto first = legs_.back();
+    Accept();
+    for (std::int64_t sequence = 1; sequence <= 3; ++sequence) Take(sequence, {TokenOf(Lease(0))});
+    OnStrand([&] { first->listener.on_end(MakeError(Reason::kNoOwner, "gone")); });
+    Pass(seconds(1));
+    const auto second = legs_.back();
+    ASSERT_NE(first, second);
+    second->on_settle = [&](std::int64_t sequence) {
+      if (ends) return second->listener.on_end(MakeError(Reason::kNoOwner, "gone, too"));
+      second->listener.on_settled(sequence, {});
+    };
+    Accept();
+    EXPECT_EQ(answers_.size(), ends ? 0U : 3U);
+    EXPECT_EQ(second->settled.size(), ends ? 1U : 3U);
+    EXPECT_FALSE(end_.has_value());
+    second->on_settle = nullptr;
+    OnStrand([this] { session_->Leave(); });
+  }
+}
+
+// Credit of bytes alone, given while a leg is being opened, reaches the owner.
+TEST_F(ConsumeSessionTest, BytesOfCreditAreCarriedOn) {
+  GiveTo("replica-a");
+  Open();
+  CheckedFrame more;
+  more.credit = CheckedCredit{0, 1000};
+  OnStrand([&] { session_->Take(more); });
+  Accept();
+  EXPECT_EQ(leg().credit_bytes, 1000);
+}
+
+// What an owner that is going away had given out still arrives: it is left once it is quiet.
+TEST_F(ConsumeSessionTest, TakesWhatIsOnItsWay) {
+  GiveTo("replica-a");
+  Open();
+  Accept();
+  const auto first = legs_.back();
+  OnStrand([&] { first->listener.on_leaving(); });
+  for (std::uint32_t index = 0; index < 3; ++index) {
+    Pass(milliseconds(80));
+    Deliver(*first, {Lease(index)});
+  }
+  EXPECT_EQ(held_.size(), 3U);
+  EXPECT_FALSE(first->is_closed);
+  Pass(milliseconds(200));
+  EXPECT_TRUE(first->is_closed);
+}
+
+// One that is never quiet is left after a second.
+TEST_F(ConsumeSessionTest, LeavesAnOwnerThatGoesOn) {
+  GiveTo("replica-a");
+  Open();
+  Accept();
+  const auto first = legs_.back();
+  OnStrand([&] { first->listener.on_leaving(); });
+  for (std::uint32_t index = 0; index < 20; ++index) {
+    Pass(milliseconds(80));
+    Deliver(*first, {Lease(index % 4)});
+  }
+  EXPECT_TRUE(first->is_closed);
+}
+
 // An owner that is going away is left when it has answered what it was sent, and the client hears nothing of it.
 TEST_F(ConsumeSessionTest, LeavesAnOwnerThatDrains) {
   GiveTo("replica-a");
@@ -255,8 +332,10 @@ TEST_F(ConsumeSessionTest, LeavesAnOwnerThatDrains) {
   OnStrand([&] { first->listener.on_leaving(); });
   Pass(milliseconds(100));
   EXPECT_FALSE(first->is_closed);
+  Pass(milliseconds(400));
+  EXPECT_FALSE(first->is_closed);
   OnStrand([&] { first->listener.on_settled(1, {}); });
-  Pass(milliseconds(100));
+  Pass(milliseconds(200));
   EXPECT_TRUE(first->is_closed);
   EXPECT_EQ(legs_.size(), 2U);
   EXPECT_FALSE(end_.has_value());
@@ -351,6 +430,66 @@ TEST_F(AnnouncementTest, HeldLeasesSurviveACrash) {
   EXPECT_EQ(Stats().counts.total(), 2);
 }
 
+// The session of the owner had expired once before it crashed: leases from before that count as well.
+TEST_F(AnnouncementTest, HeldLeasesSurviveASessionAndACrash) {
+  ASSERT_TRUE(Enqueue({"a", "b"}).ok());
+  const std::vector<Delivery> held = Dequeue(1, Duration::zero(), seconds(60));
+  ASSERT_THAT(Texts(held), ElementsAre("a"));
+  ensemble_.ExpireSession(replica_->client().session().session_id);
+  Pass(seconds(5));
+  ASSERT_TRUE(queue_->is_serving());
+  ASSERT_GT(queue_->epoch(), static_cast<std::int64_t>(held[0].token.epoch));
+  CrashAndBoot();
+  Pass(milliseconds(100));
+  Announce({{held[0].token, 1, seconds(40)}});
+  Pass(seconds(2));
+  EXPECT_THAT(Texts(*got_), ElementsAre("b"));
+  EXPECT_EQ(Ack(held[0]), "ok");
+}
+
+// An owner that goes in good order before it has heard of all leases leaves the wait to the next one.
+TEST_F(AnnouncementTest, TheWaitIsPassedOn) {
+  ASSERT_TRUE(Enqueue({"a", "b"}).ok());
+  const std::vector<Delivery> held = Dequeue(1, Duration::zero(), seconds(60));
+  CrashAndBoot();
+  Pass(milliseconds(100));
+  ASSERT_TRUE(queue_->is_serving());
+  Restart();
+  Pass(milliseconds(100));
+  Announce({{held[0].token, 1, seconds(40)}});
+  Pass(seconds(2));
+  EXPECT_THAT(Texts(*got_), ElementsAre("b"));
+  EXPECT_EQ(Ack(held[0]), "ok");
+}
+
+// A stream that keeps its leases keeps those that it comes with, however long the log takes to be read.
+TEST_F(AnnouncementTest, KeptLeasesOutlastTheReading) {
+  ASSERT_TRUE(Enqueue({"a"}).ok());
+  const std::vector<Delivery> held = Dequeue(1, Duration::zero(), seconds(60));
+  CrashAndBoot();
+  replica_->client().HoldNext([](const zk::Request& request) {
+    return request.kind == zk::Request::Kind::kGet && request.path.find("/log/") != std::string::npos;
+  });
+  Pass(milliseconds(100));
+  ASSERT_TRUE(queue_->is_serving());
+  PostTo(environment_, queue_, [this, &held] {
+    QueueEngine::ConsumerCallbacks callbacks;
+    callbacks.on_deliveries = [got = got_](const std::vector<Delivery>& deliveries, Duration) {
+      for (const Delivery& delivery : deliveries) got->push_back(delivery);
+    };
+    callbacks.on_end = [](const absl::Status&) {};
+    CheckedOpen open;
+    open.keeps_leases = true;
+    open.lease = seconds(3);
+    ASSERT_TRUE(queue_->AddConsumer(open, std::move(callbacks), {{held[0].token, 1, seconds(3)}}).ok());
+  });
+  Pass(seconds(4));
+  replica_->client().ReleaseHeld();
+  Pass(seconds(20));
+  EXPECT_THAT(*got_, IsEmpty());
+  EXPECT_EQ(Ack(held[0]), "ok");
+}
+
 // What nobody has announced comes again after the second.
 TEST_F(AnnouncementTest, WhatIsNotAnnouncedComesAgain) {
   ASSERT_TRUE(Enqueue({"a"}).ok());
@@ -420,13 +559,24 @@ TEST_F(AnnouncementTest, NoWaitAfterAHandOver) {
   EXPECT_LT(environment_.Now() - before, QueueEngine::kAnnouncementPatience / 2);
 }
 
-// More than the credit may be is refused, however it is split.
+// A stream that holds all that its credit allows, and a bit more, moves on; and whatever is announced, its credit is
+// never more than a client may give.
 TEST_F(AnnouncementTest, BoundedByCredit) {
-  HeldLease lease{{queue_->uid(), 1, Position(1, 0, 0), 1}, kCreditBytesMax, seconds(1)};
+  ASSERT_TRUE(Enqueue({"read"}).ok());
+  ASSERT_THAT(Texts(Dequeue()), ElementsAre("read"));
+  std::vector<HeldLease> held;
+  for (std::uint32_t index = 0; index < 100; ++index) {
+    held.push_back({{Uid::Make(environment_), 1, Position(1, 0, index), 1}, kCreditBytesMax, seconds(1)});
+  }
   PostTo(environment_, queue_, [&] {
     CheckedOpen open;
-    open.credit = {1, 1};
-    EXPECT_TRUE(HasReason(queue_->AddConsumer(open, {}, {lease}).status(), Reason::kInvalidField));
+    open.credit = {kCreditMessagesMax - 1, 1};
+    QueueEngine::ConsumerCallbacks callbacks;
+    callbacks.on_deliveries = [](const std::vector<Delivery>&, Duration) {};
+    const auto id = queue_->AddConsumer(open, std::move(callbacks), held);
+    ASSERT_TRUE(id.ok()) << id.status();
+    EXPECT_EQ(queue_->CreditOf(*id).messages, kCreditMessagesMax);
+    EXPECT_EQ(queue_->CreditOf(*id).bytes, kCreditBytesMax);
   });
 }
 

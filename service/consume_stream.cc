@@ -145,9 +145,9 @@ class ConsumeStream final : public BidiCall {
       OnEnding();
       return Pump();
     }
-    ToSession([self = Self()](ConsumeSession& session) {
-      if (!self->is_cancelled()) session.FinishInput();
-    });
+    // A stream that breaks off ends its input, too, and gRPC tells of the one and the other in any order.
+    if (context_.IsCancelled()) return;
+    ToSession([](ConsumeSession& session) { session.FinishInput(); });
   }
 
   // ---- Opening

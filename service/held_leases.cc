@@ -24,10 +24,15 @@ void HeldLeases::Add(const HeldLease& lease, Instant now) {
   if (held_.size() >= kHeldLeasesMax) DropLapsed(now);
   if (held_.size() >= kHeldLeasesMax) return;
   const Instant deadline = keeps_leases_ ? Instant::max() : now + lease.remaining;
-  held_[lease.token.position] = {lease, deadline};
+  held_[lease.token.position] = {lease, deadline, ++last_order_};
+  by_order_[last_order_] = lease.token.position;
   in_use_.messages += 1;
   in_use_.bytes += lease.bytes;
   first_lapse_ = std::min(first_lapse_, deadline);
+  if (!is_credit_manual_ && in_use_.messages > granted_.messages) DropLapsed(now);
+  while (!is_credit_manual_ && in_use_.messages > granted_.messages) {
+    Drop(held_.find(by_order_.begin()->second));
+  }
 }
 
 void HeldLeases::Remove(const LeaseToken& token) {
@@ -58,7 +63,8 @@ CheckedCredit HeldLeases::CreditLeft(Instant now) {
     left.bytes -= in_use_.bytes;
   }
   left.messages = std::max<std::int64_t>(left.messages, 0);
-  return left;
+  if (is_credit_manual_) return left;
+  return {std::min(left.messages, kCreditMessagesMax), std::min(left.bytes, kCreditBytesMax)};
 }
 
 std::vector<HeldLease> HeldLeases::Held(Instant now) {
@@ -77,9 +83,7 @@ void HeldLeases::DropLapsed(Instant now) {
   first_lapse_ = Instant::max();
   for (auto lease = held_.begin(); lease != held_.end();) {
     if (lease->second.deadline <= now) {
-      in_use_.messages -= 1;
-      in_use_.bytes -= lease->second.given.bytes;
-      lease = held_.erase(lease);
+      lease = Drop(lease);
     } else {
       first_lapse_ = std::min(first_lapse_, lease->second.deadline);
       ++lease;
@@ -87,10 +91,11 @@ void HeldLeases::DropLapsed(Instant now) {
   }
 }
 
-void HeldLeases::Drop(absl::btree_map<Position, Lease>::iterator lease) {
+HeldLeases::Leases::iterator HeldLeases::Drop(Leases::iterator lease) {
   in_use_.messages -= 1;
   in_use_.bytes -= lease->second.given.bytes;
-  held_.erase(lease);
+  by_order_.erase(lease->second.order);
+  return held_.erase(lease);
 }
 
 }  // namespace postkeeper

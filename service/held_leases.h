@@ -15,7 +15,8 @@ namespace postkeeper {
 
 // Kept by the replica that the client is connected to, from what it passes on, so that it can tell the next owner.
 // Extensions and settlements by other ways than the stream are not seen here; the owner then finds that a lease which
-// is announced to it has ended, or lapses early.
+// is announced to it has ended, or lapses early. What shows is that the owner sends more than automatic credit would
+// allow: then the leases that were given first are taken to have ended.
 //
 // Bounded: automatic credit bounds what is held; of what manual credit allows beyond kHeldLeasesMax nothing is known
 // here, and its leases are not announced. Not thread-safe. O(log n) for each lease.
@@ -42,16 +43,21 @@ class HeldLeases {
   struct Lease {
     HeldLease given;
     Instant deadline{};
+    std::uint64_t order = 0;  // of delivery
   };
 
+  using Leases = absl::btree_map<Position, Lease>;
+
   void DropLapsed(Instant now);
-  void Drop(absl::btree_map<Position, Lease>::iterator lease);
+  Leases::iterator Drop(Leases::iterator lease);
 
   const bool is_credit_manual_;
   const bool keeps_leases_;
   CheckedCredit granted_;  // automatic: in all; manual: less what was delivered
   CheckedCredit in_use_;   // by what is held
-  absl::btree_map<Position, Lease> held_;
+  Leases held_;
+  absl::btree_map<std::uint64_t, Position> by_order_;
+  std::uint64_t last_order_ = 0;
   Instant first_lapse_ = Instant::max();  // none lapses before
 };
 

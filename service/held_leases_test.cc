@@ -34,6 +34,30 @@ TEST(HeldLeasesTest, AutomaticCreditComesBack) {
   EXPECT_EQ(held.CreditLeft(kStart + seconds(10)).bytes, 100);
 }
 
+// Leases that were settled by other calls are not seen to end; but the owner sends no more than the credit, so the
+// first ones must have.
+TEST(HeldLeasesTest, NeverMoreThanTheCredit) {
+  HeldLeases held(Open(3, 100), {}, kStart);
+  for (std::uint32_t index = 0; index < 5; ++index) held.Add(Lease(4 - index), kStart);
+  ASSERT_EQ(held.size(), 3U);
+  EXPECT_EQ(held.Held(kStart).back().token, Lease(2).token);
+  EXPECT_EQ(held.CreditLeft(kStart).messages, 0);
+  held.Remove(Lease(4).token);
+  EXPECT_EQ(held.CreditLeft(kStart).messages, 0);
+  held.Remove(Lease(0).token);
+  EXPECT_EQ(held.CreditLeft(kStart).messages, 1);
+}
+
+// Credit that is given while as much is held never adds up to more than an owner accepts.
+TEST(HeldLeasesTest, CreditLeftIsBounded) {
+  HeldLeases held(Open(1, kCreditBytesMax), {}, kStart);
+  held.Add(Lease(0), kStart);
+  ASSERT_TRUE(held.AddCredit({kCreditMessagesMax, 0}, kStart).ok());
+  held.Remove(Lease(0).token);
+  EXPECT_EQ(held.CreditLeft(kStart).messages, kCreditMessagesMax);
+  EXPECT_EQ(held.CreditLeft(kStart).bytes, kCreditBytesMax);
+}
+
 // Manual credit is spent by what is delivered, whatever becomes of it.
 TEST(HeldLeasesTest, ManualCreditIsSpent) {
   CheckedOpen open = Open(5, 100);

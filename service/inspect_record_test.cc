@@ -93,7 +93,7 @@ TEST(InspectRecordTest, RecordsInWords) {
   owner.set_state(storage::v1::OwnerRecord::STATE_NOBODY);
   const std::string text =
       DescribeZnode(TestLayout(), TestLayout().Owner(SomeUid()), owner.SerializeAsString(), false).ToText();
-  EXPECT_THAT(text, HasSubstr("kind  OwnerRecord\nrecord\n  state       STATE_NOBODY\n"));
+  EXPECT_THAT(text, HasSubstr("kind  OwnerRecord\nrecord\n  state               STATE_NOBODY\n"));
 }
 
 // Ids of deleted batches are listed one by one, each with the message id that its repeat is answered with; what does

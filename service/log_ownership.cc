@@ -84,12 +84,14 @@ Task<absl::Status> LogOwnership::Take() {
     co_return MakeError(Reason::kZookeeperUnavailable, "there is no connection to ZooKeeper");
   }
   const std::optional<Instant> was_free_since = std::exchange(free_since_, std::nullopt);
-  std::function<bool(const OwnerView&)> may_take = [this, was_free_since](const OwnerView& free) {
+  TakeOptions options;
+  options.may_take = [this, was_free_since](const OwnerView& free) {
     free_since_ = was_free_since.value_or(context_.environment.Now());
     return MayTake(free);
   };
+  options.served_reign = served_reign_;
   absl::StatusOr<OwnerView> taken = co_await TakeOwnership(context_.client, context_.layout, log_, context_.process,
-                                                           context_.address, std::move(may_take));
+                                                           context_.address, std::move(options));
   if (absl::IsNotFound(taken.status())) {
     SetGone();
     co_return taken.status();
@@ -103,6 +105,7 @@ Task<absl::Status> LogOwnership::Take() {
   absl::Status loaded = co_await listener_.on_taken(held_);
   if (!loaded.ok() || is_stopped_ || is_gone_) co_return loaded;
   is_held_ = true;
+  served_reign_ = held_.first_epoch;
   owner_elsewhere_.reset();
   changed_.Notify();
   CountTaken(taken_at, ownerless_since);
@@ -201,8 +204,10 @@ Task<void> LogOwnership::Retake() {
     Lose(MakeError(Reason::kNoOwner, "another replica has taken it"));
     co_return;
   }
-  const absl::StatusOr<OwnerView> taken =
-      co_await TakeOwnership(context_.client, context_.layout, log_, context_.process, context_.address);
+  TakeOptions options;
+  options.keeps_reign = true;
+  const absl::StatusOr<OwnerView> taken = co_await TakeOwnership(
+      context_.client, context_.layout, log_, context_.process, context_.address, std::move(options));
   if (is_stopped_ || !is_held_) co_return;
   if (!taken.ok()) {
     if (HasReason(taken.status(), Reason::kNoOwner) || absl::IsNotFound(taken.status())) Lose(taken.status());

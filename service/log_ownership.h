@@ -105,6 +105,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   std::atomic<bool> is_gone_ = false;
   bool is_stopped_ = false;
   OwnerView held_;
+  std::int64_t served_reign_ = 0;               // the first epoch of the latest one in which it was held
   std::int64_t session_id_ = 0;                 // under which it was taken
   bool has_new_session_ = false;                // than that, perhaps
   absl::Status why_not_;                        // while it is not held

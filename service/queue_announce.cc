@@ -70,11 +70,14 @@ void QueueEngine::Adopt(const Announced& announced) {
 bool QueueEngine::TryToAdopt(const Announced& announced) {
   const LeaseToken& token = announced.token;
   const Instant now = context_.environment.Now();
-  if (token.source != entry_.uid || announced.deadline <= now || IsMutated(Mutation::kForgetAnnounced)) return false;
+  // The stream has kept it since, if it keeps its leases.
+  const auto consumer = consumers_.find(announced.consumer);
+  const bool is_kept = consumer != consumers_.end() && consumer->second.keeps_leases;
+  const Duration left = is_kept ? consumer->second.lease : announced.deadline - now;
+  if (token.source != entry_.uid || left <= Duration::zero() || IsMutated(Mutation::kForgetAnnounced)) return false;
   const std::optional<Dispatcher::Notes> notes = dispatcher_->NotesOf(token.position);
   const auto epoch = static_cast<std::int64_t>(token.epoch);
   if (!notes || epoch > ownership_->held().epoch) return false;
-  const Duration left = announced.deadline - now;
   if (epoch >= first_epoch_) {
     return dispatcher_->Rebind(token.position, token.number, left, announced.consumer, now) == Dispatcher::Outcome::kOk;
   }
@@ -97,6 +100,7 @@ void QueueEngine::EndConsumersOfReign() {
       continue;
     }
     ends.push_back(std::move(consumer->second.callbacks.on_end));
+    LeaveTurn(consumer->second);
     consumer = consumers_.erase(consumer);
   }
   const absl::Status why = MakeError(Reason::kNoOwner, "this replica works for it no longer", {.resource = full_name_});

@@ -204,11 +204,17 @@ Task<void> QueueEngine::GiveAgain(std::shared_ptr<QueueEngine> self, Loading loa
 // After the wait their leases begin anew; what lapsed meanwhile and is somebody else's now is left out.
 void QueueEngine::HandLate(const Loading& loading, std::vector<Delivery> deliveries) {
   const Instant now = context_.environment.Now();
+  Loading left_out{.consumer = loading.consumer};
   std::erase_if(deliveries, [&](const Delivery& delivery) {
     const Dispatcher::Outcome outcome =
         dispatcher_->Extend(delivery.token.position, delivery.token.number, loading.lease, now);
-    return outcome == Dispatcher::Outcome::kStaleLease || outcome == Dispatcher::Outcome::kAlreadySettled;
+    if (outcome != Dispatcher::Outcome::kStaleLease && outcome != Dispatcher::Outcome::kAlreadySettled) return false;
+    for (const Dispatcher::Grant& grant : loading.grants) {
+      if (grant.position == delivery.token.position) left_out.grants.push_back(grant);
+    }
+    return true;
   });
+  ReturnManualCredit(left_out);
   Hand(loading.consumer, std::move(deliveries), loading.lease);
 }
 
@@ -324,8 +330,14 @@ void QueueEngine::ReturnManualCredit(const Loading& loading) {
 void QueueEngine::AddBack(ConsumerId id, std::int64_t bytes) {
   auto consumer = consumers_.find(id);
   if (consumer == consumers_.end()) return;
-  consumer->second.credit.messages += 1;
-  consumer->second.credit.bytes += bytes;
+  CheckedCredit& credit = consumer->second.credit;
+  credit.messages += 1;
+  credit.bytes += bytes;
+  // Given again while it was held, or announced: never more than a client may give. Manual credit is what it has given.
+  if (!consumer->second.is_credit_manual) {
+    credit.messages = std::min(credit.messages, kCreditMessagesMax);
+    credit.bytes = std::min(credit.bytes, kCreditBytesMax);
+  }
   JoinTurn(consumer->second);
 }
 
@@ -343,14 +355,6 @@ absl::StatusOr<QueueEngine::ConsumerId> QueueEngine::AddConsumer(const CheckedOp
   if (static_cast<std::int64_t>(consumers_.size()) >= context_.limits.consumers_max) {
     return MakeError(Reason::kTooManyStreams, Cat("queue ", full_name_, " has ", consumers_.size(), " consumers"),
                      {.resource = full_name_, .limit = context_.limits.consumers_max});
-  }
-  if (!open.is_credit_manual) {
-    CheckedCredit sum = open.credit;
-    for (const HeldLease& lease : held) {
-      absl::StatusOr<CheckedCredit> more = ::postkeeper::AddCredit(sum, {1, lease.bytes});
-      if (!more.ok()) return more.status();
-      sum = *more;
-    }
   }
   const ConsumerId id = ++last_consumer_;
   Consumer& consumer = consumers_[id];
@@ -391,8 +395,11 @@ void QueueEngine::StopConsumer(ConsumerId consumer) {
 
 void QueueEngine::RemoveConsumer(ConsumerId consumer, bool releases) {
   if (!EraseConsumer(consumer)) return;
-  if (releases) {
+  // Once the log is read, what it has announced is nowhere in it.
+  if (releases || has_reached_tail_) {
     absl::erase_if(announced_, [consumer](const auto& entry) { return entry.second.consumer == consumer; });
+  }
+  if (releases) {
     for (const Dispatcher::Grant& lease : dispatcher_->LeasesOf(consumer)) stream_leases_.erase(lease.position);
     dispatcher_->ReleaseAll(consumer, context_.environment.Now());
   }

@@ -5,6 +5,7 @@
 
 #include "service/logging.h"
 #include "zkstore/errors.h"
+#include "zkstore/mutation.h"
 #include "zkstore/text.h"
 
 namespace postkeeper {
@@ -110,7 +111,8 @@ Task<absl::Status> QueueEngine::OnTaken(OwnerView held) {
   if (!entry.ok() && !absl::IsNotFound(entry.status())) co_return entry.status();
   if (entry.ok() && entry->uid == entry_.uid) SetEntry(*std::move(entry));
   ++reign_;
-  first_epoch_ = held.epoch;
+  first_epoch_ = held.first_epoch;
+  first_epoch_before_ = IsMutated(Mutation::kForgetReign) ? held.epoch - 1 : held.first_epoch_before;
   const std::shared_ptr<Cursor> cursor = MakeCursor(held);
   if (absl::Status status = co_await cursor->Load(); !status.ok()) {
     LogError("the cursor of a queue could not be loaded", {{"queue", full_name_}, {"error", status.message()}});
@@ -349,6 +351,11 @@ Task<absl::StatusOr<QueueEngine::Stats>> QueueEngine::GetStats() {
   co_return stats;
 }
 
+Dispatcher::Counts QueueEngine::CountsRead() {
+  dispatcher_->Advance(context_.environment.Now());
+  return dispatcher_->counts();
+}
+
 Task<absl::StatusOr<std::int64_t>> QueueEngine::Purge(bool leased_too) {
   const std::shared_ptr<QueueEngine> self = shared_from_this();
   if (absl::Status status = co_await WaitUntilServing(kOwnerPatience); !status.ok()) co_return status;
@@ -446,6 +453,7 @@ Task<void> QueueEngine::HandOver(Duration timeout) {
   // Nobody has seen what was about to be given out.
   for (const Loading& loading : std::exchange(loading_, {})) TakeBack(loading);
   std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
+  if (AwaitsAnnouncements()) cursor_->SetOwner(AsNeverServed(ownership_->held()));
   ownership_->BeginHandOver();
   ++reign_;
   const absl::Status given = co_await cursor_->LetGo(std::move(leases), timeout);
@@ -469,6 +477,7 @@ Task<void> QueueEngine::Close(Duration timeout) {
   if (ownership_->is_held()) {
     const Instant now = context_.environment.Now();
     std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
+    if (AwaitsAnnouncements()) cursor_->SetOwner(AsNeverServed(ownership_->held()));
     ownership_->Stop();
     ++reign_;
     const absl::Status given =

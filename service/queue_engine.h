@@ -170,6 +170,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
     double settle_rate = 0;
   };
   Task<absl::StatusOr<Stats>> GetStats();
+  // Of what it has read of its log, without asking ZooKeeper for more. While it is serving.
+  Dispatcher::Counts CountsRead();
   Task<absl::StatusOr<std::int64_t>> Purge(bool leased_too);
   const LogEntry& entry() const { return entry_; }
   // The configuration was changed in the catalog.
@@ -375,6 +377,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   bool is_deleted_ = false;
   std::uint64_t reign_ = 0;       // counts the times that the log was taken: what began in an earlier one is void
   std::int64_t first_epoch_ = 0;  // of this reign; a new session begins another epoch of the same reign
+  std::int64_t first_epoch_before_ = 0;  // of the reign before
   std::shared_ptr<LogAppender> appender_;
   std::shared_ptr<LogReader> reader_;
   std::shared_ptr<Cursor> cursor_;

@@ -132,16 +132,16 @@ std::optional<LeaseToken> QueueEngine::Admit(const std::string& text, Settling& 
 
 bool QueueEngine::CountsFromEarlierEpoch(const LeaseToken& token) const {
   const auto epoch = static_cast<std::int64_t>(token.epoch);
-  const bool is_directly_before = epoch + 1 == first_epoch_;
+  const bool is_of_reign_before = first_epoch_before_ <= epoch && epoch < first_epoch_;
   const bool is_stored = token.number >= 2 && token.number == cursor_->settled().NotesOf(token.position).number;
   const auto adopted = adopted_.find(token.position);
   const bool is_adopted =
       adopted != adopted_.end() && adopted->second.number == token.number && adopted->second.epochs.Contains(epoch);
-  return is_directly_before || is_stored || is_adopted;
+  return is_of_reign_before || is_stored || is_adopted;
 }
 
 // A token of an earlier owner counts only while this owner has not given the message out, and: its number is the stored
-// one, or its lease was handed over, or its epoch is the one directly before this owner's.
+// one, or its lease was handed over, or it is of the reign directly before this one.
 bool QueueEngine::AdmitEarlierEpoch(const LeaseToken& token, const std::string& text, Settling& settling) {
   const std::optional<Dispatcher::Notes> notes = dispatcher_->NotesOf(token.position);
   if (notes->was_given_out || !CountsFromEarlierEpoch(token)) {

@@ -33,6 +33,7 @@ enum class Mutation {
   kAnswerIdsUnread,      // request_ids are answered before a new owner has read the window
   kForgetAnnounced,      // leases that streams come back with after a crash are forgotten
   kGiveUnannounced,      // an owner behind one that crashed gives out before leases can be announced
+  kForgetReign,          // after a crash only leases of the last epoch count, not those of the whole reign
   kLoseUnanswered,       // frames that the owner before has not answered are not sent to the next one
   kHopLoop,              // a relayed call is relayed on
   kRelayTwice,           // a relayed call whose connection broke is sent again

@@ -13,13 +13,27 @@ using storage::v1::OwnerRecord;
 
 constexpr int kTakeAttemptsMax = 8;
 
-std::string Encode(OwnerRecord::State state, std::int64_t epoch, const ProcessId* process, std::string_view address) {
+std::string Encode(OwnerRecord::State state, const OwnerView& owner, const ProcessId* process,
+                   std::string_view address) {
   OwnerRecord record;
   record.set_state(state);
-  record.set_epoch(epoch);
+  record.set_epoch(owner.epoch);
+  record.set_first_epoch(owner.first_epoch);
+  record.set_first_epoch_before(owner.first_epoch_before);
+  record.set_leases_unknown(state == OwnerRecord::STATE_NOBODY && owner.leases_unknown);
   if (process != nullptr) record.set_process_id(process->ToBytes());
   record.set_address(std::string(address));
   return record.SerializeAsString();
+}
+
+void CountEpoch(const OwnerView& before, bool is_ours, const TakeOptions& options, OwnerView& mine) {
+  mine.epoch = before.epoch + 1;
+  mine.first_epoch = mine.epoch;
+  mine.first_epoch_before = before.first_epoch;
+  if (!is_ours) return;
+  if (options.keeps_reign) mine.first_epoch = before.first_epoch;
+  const bool led_to_nothing = before.first_epoch != options.served_reign;
+  if (options.keeps_reign || led_to_nothing) mine.first_epoch_before = before.first_epoch_before;
 }
 
 }  // namespace
@@ -41,6 +55,9 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
   }
   OwnerView view;
   view.epoch = record.epoch();
+  view.first_epoch = record.first_epoch() > 0 ? record.first_epoch() : record.epoch();
+  view.first_epoch_before = record.first_epoch_before();
+  view.leases_unknown = record.leases_unknown();
   view.version = read.stat.version;
   view.written = WallTime(std::chrono::milliseconds(read.stat.mtime_ms));
   if (record.state() == OwnerRecord::STATE_DELETED) {
@@ -56,8 +73,7 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
 }
 
 Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& layout, Uid log, ProcessId process,
-                                              std::string address,
-                                              std::function<bool(const OwnerView& free)> may_take) {
+                                              std::string address, TakeOptions options) {
   for (int attempt = 0; attempt < kTakeAttemptsMax; ++attempt) {
     absl::StatusOr<OwnerView> owner = co_await ReadOwner(client, layout, log);
     if (!owner.ok()) co_return owner.status();
@@ -71,17 +87,17 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
       if (registration.code != zk::Code::kNoNode) co_return UnavailableError(registration, "say who is registered");
     }
     const bool is_ours = owner->state == OwnerView::State::kProcess && owner->process == process;
-    if (!is_ours && may_take && !may_take(*owner)) {
+    if (!is_ours && options.may_take && !options.may_take(*owner)) {
       co_return MakeError(Reason::kNoOwner, "the log is free, and another replica should take it");
     }
     OwnerView mine{.state = OwnerView::State::kProcess,
-                   .epoch = owner->epoch + 1,
                    .process = process,
                    .address = address,
                    .version = owner->version + 1,
-                   .was_let_down = owner->state == OwnerView::State::kProcess};
+                   .was_let_down = owner->state == OwnerView::State::kProcess || owner->leases_unknown};
+    CountEpoch(*owner, is_ours, options, mine);
     const zk::Response taken = co_await client.Set(
-        layout.Owner(log), Encode(OwnerRecord::STATE_PROCESS, mine.epoch, &process, address), owner->version);
+        layout.Owner(log), Encode(OwnerRecord::STATE_PROCESS, mine, &process, address), owner->version);
     mine.written = WallTime(std::chrono::milliseconds(taken.stat.mtime_ms));
     if (taken.code == zk::Code::kOk) co_return mine;
     // Somebody was faster, or an earlier attempt of ours whose reply was lost.
@@ -91,13 +107,19 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
 }
 
 zk::Op LetGoOp(const Layout& layout, const Uid& log, const OwnerView& held) {
-  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_NOBODY, held.epoch, &held.process, ""), held.version);
+  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_NOBODY, held, &held.process, ""), held.version);
+}
+
+OwnerView AsNeverServed(OwnerView held) {
+  held.first_epoch = held.first_epoch_before;
+  held.leases_unknown = true;
+  return held;
 }
 
 zk::Op MarkDeletedOp(const Layout& layout, const Uid& log, const OwnerView& held) {
-  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_DELETED, held.epoch, nullptr, ""), held.version);
+  return zk::Op::Set(layout.Owner(log), Encode(OwnerRecord::STATE_DELETED, held, nullptr, ""), held.version);
 }
 
-std::string NobodysOwnerRecord() { return Encode(OwnerRecord::STATE_NOBODY, 0, nullptr, ""); }
+std::string NobodysOwnerRecord() { return Encode(OwnerRecord::STATE_NOBODY, OwnerView(), nullptr, ""); }
 
 }  // namespace postkeeper

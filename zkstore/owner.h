@@ -21,12 +21,17 @@ struct OwnerView {
   enum class State { kNobody, kProcess, kDeleted };
 
   State state = State::kNobody;
-  std::int64_t epoch = 0;    // the count of owners so far
-  ProcessId process{};       // kProcess: the owner; kNobody: who let go of it, or zero
-  std::string address;       // kProcess only
-  std::int32_t version = 0;  // the fence: every write of the owner checks it
-  WallTime written{};        // when, by the clock of ZooKeeper's leader
-  // What TakeOwnership returns: the owner before had not let go of it, so nobody knows which leases it had given out.
+  std::int64_t epoch = 0;  // the count of owners so far
+  // Of its reign, which a new session goes on with under another epoch; and of the reign before that one. Between them
+  // lie the epochs of the last owner whose leases the owner has to know.
+  std::int64_t first_epoch = 0;
+  std::int64_t first_epoch_before = 0;
+  ProcessId process{};          // kProcess: the owner; kNobody: who let go of it, or zero
+  std::string address;          // kProcess only
+  std::int32_t version = 0;     // the fence: every write of the owner checks it
+  WallTime written{};           // when, by the clock of ZooKeeper's leader
+  bool leases_unknown = false;  // kNobody: who let go had given out nothing, and did not know what the owner before had
+  // What TakeOwnership returns: nobody knows which leases the owner before had given out, since it had not let go.
   bool was_let_down = false;
 };
 
@@ -38,12 +43,21 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
 // log, takes it again), and a free one, of nobody or of a process that is not registered, unless `may_take` (empty:
 // always) refuses it. NO_OWNER if it does, or, naming the other's address, if a registered process has the log;
 // NOT_FOUND if the log is deleted or absent; ZOOKEEPER_UNAVAILABLE if the outcome is not known: to be called again.
+struct TakeOptions {
+  std::function<bool(const OwnerView& free)> may_take = {};
+  // The first epoch of the latest reign in which this process has served the log; 0: none. A record of its own with
+  // another reign is of a take that led to nothing, and whose predecessor is still the one whose leases are out.
+  std::int64_t served_reign = 0;
+  bool keeps_reign = false;  // it serves it still, and has a new session
+};
 Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& layout, Uid log, ProcessId process,
-                                              std::string address,
-                                              std::function<bool(const OwnerView& free)> may_take = {});
+                                              std::string address, TakeOptions options = {});
 
 // The operation that gives the log back, for the last write of its owner.
 zk::Op LetGoOp(const Layout& layout, const Uid& log, const OwnerView& held);
+// What an owner lets go of that has given out nothing yet: its reign counts as one with that of the owner before, whose
+// leases it does not know.
+OwnerView AsNeverServed(OwnerView held);
 // The operation that ends the log.
 zk::Op MarkDeletedOp(const Layout& layout, const Uid& log, const OwnerView& held);
 // The data of the record of a new log.

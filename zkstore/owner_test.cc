@@ -36,12 +36,23 @@ class OwnerTest : public testing::Test {
     EXPECT_EQ(environment_.RunTask(client.Create(layout_.Replica(process), "", zk::CreateMode::kEphemeral)).code,
               zk::Code::kOk);
   }
-  absl::StatusOr<OwnerView> Take(zk::Client& client, const ProcessId& process, std::string address = "here:1") {
-    return environment_.RunTask(TakeOwnership(client, layout_, log_, process, std::move(address)));
+  absl::StatusOr<OwnerView> Take(zk::Client& client, const ProcessId& process, std::string address = "here:1",
+                                 TakeOptions options = {}) {
+    return environment_.RunTask(TakeOwnership(client, layout_, log_, process, std::move(address), std::move(options)));
+  }
+  // As the owner does whose session has expired.
+  absl::StatusOr<OwnerView> Retake(zk::Client& client, const ProcessId& process) {
+    return Take(client, process, "here:1", {.keeps_reign = true});
+  }
+  void LetGo(const OwnerView& held) {
+    std::vector<zk::Op> ops;
+    ops.push_back(LetGoOp(layout_, log_, held));
+    ASSERT_EQ(environment_.RunTask(client_.Multi(std::move(ops))).code, zk::Code::kOk);
   }
   Task<void> TakeInto(std::optional<absl::StatusOr<OwnerView>>& outcome) {
     std::string address = "here:1";
-    outcome = co_await TakeOwnership(client_, layout_, log_, me_, address);
+    TakeOptions options;
+    outcome = co_await TakeOwnership(client_, layout_, log_, me_, address, options);
   }
   absl::StatusOr<OwnerView> Read() { return environment_.RunTask(ReadOwner(client_, layout_, log_)); }
   // A write on the log's behalf, by this owner.
@@ -148,6 +159,51 @@ TEST_F(OwnerTest, LettingGoFreesTheLog) {
   const absl::StatusOr<OwnerView> others = Take(other_client_, other_);
   ASSERT_TRUE(others.ok());
   EXPECT_EQ(others->epoch, 2);
+}
+
+// A new session adds an epoch to the reign; who comes next knows all epochs of the reign before.
+TEST_F(OwnerTest, AReignHasAnEpochForEachSession) {
+  ASSERT_EQ(Take(client_, me_)->first_epoch, 1);
+  ASSERT_EQ(Retake(client_, me_)->first_epoch, 1);
+  const absl::StatusOr<OwnerView> mine = Retake(client_, me_);
+  EXPECT_EQ(mine->epoch, 3);
+  EXPECT_EQ(mine->first_epoch, 1);
+  LetGo(*mine);
+  const absl::StatusOr<OwnerView> others = Take(other_client_, other_);
+  EXPECT_EQ(others->first_epoch, 4);
+  EXPECT_EQ(others->first_epoch_before, 1);
+  EXPECT_FALSE(others->was_let_down);
+  const absl::StatusOr<OwnerView> others_again = Retake(other_client_, other_);
+  EXPECT_EQ(others_again->first_epoch, 4);
+  EXPECT_EQ(others_again->first_epoch_before, 1);
+}
+
+// A take whose reply was lost, or that led to nothing, is no reign: the one before it is still that of the process that
+// served. One that has served is.
+TEST_F(OwnerTest, OnlyWhoServedHadAReign) {
+  const absl::StatusOr<OwnerView> mine = Take(client_, me_);
+  LetGo(*mine);
+  ASSERT_EQ(Take(other_client_, other_)->first_epoch_before, 1);
+  const absl::StatusOr<OwnerView> again = Take(other_client_, other_);
+  EXPECT_EQ(again->first_epoch, 3);
+  EXPECT_EQ(again->first_epoch_before, 1);
+  const absl::StatusOr<OwnerView> after_serving = Take(other_client_, other_, "here:1", {.served_reign = 3});
+  EXPECT_EQ(after_serving->first_epoch, 4);
+  EXPECT_EQ(after_serving->first_epoch_before, 3);
+}
+
+// An owner that has given out nothing, and does not know what the one before had, passes both on when it lets go.
+TEST_F(OwnerTest, WhoNeverServedPassesOn) {
+  ASSERT_TRUE(Take(client_, me_).ok());
+  const absl::StatusOr<OwnerView> mine = Take(client_, me_, "here:1", {.served_reign = 1});
+  EXPECT_TRUE(mine->was_let_down);
+  LetGo(AsNeverServed(*mine));
+  const absl::StatusOr<OwnerView> others = Take(other_client_, other_);
+  EXPECT_EQ(others->first_epoch, 3);
+  EXPECT_EQ(others->first_epoch_before, 1);
+  EXPECT_TRUE(others->was_let_down);
+  LetGo(*others);
+  EXPECT_FALSE(Take(client_, me_)->was_let_down);
 }
 
 // A deleted log is NOT_FOUND, and so is one that never was.

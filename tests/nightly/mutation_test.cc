@@ -61,8 +61,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mutant{Mutation::kDropIdsOfDeleted, "DropIdsOfDeleted"},
         Mutant{Mutation::kIgnoreDeletedIds, "IgnoreDeletedIds"}, Mutant{Mutation::kAnswerIdsUnread, "AnswerIdsUnread"},
         Mutant{Mutation::kForgetAnnounced, "ForgetAnnounced"}, Mutant{Mutation::kGiveUnannounced, "GiveUnannounced"},
-        Mutant{Mutation::kLoseUnanswered, "LoseUnanswered"}, Mutant{Mutation::kHopLoop, "HopLoop"},
-        Mutant{Mutation::kRelayTwice, "RelayTwice"}, Mutant{Mutation::kBrokenIsRefused, "BrokenIsRefused"}),
+        Mutant{Mutation::kForgetReign, "ForgetReign"}, Mutant{Mutation::kLoseUnanswered, "LoseUnanswered"},
+        Mutant{Mutation::kHopLoop, "HopLoop"}, Mutant{Mutation::kRelayTwice, "RelayTwice"},
+        Mutant{Mutation::kBrokenIsRefused, "BrokenIsRefused"}),
     [](const testing::TestParamInfo<Mutant>& mutant) { return std::string(mutant.param.name); });
 
 }  // namespace

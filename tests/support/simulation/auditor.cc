@@ -24,6 +24,8 @@ OwnerView Decode(const std::string& data) {
   OwnerView view;
   if (!record.ParseFromString(data)) return view;
   view.epoch = record.epoch();
+  view.first_epoch = record.first_epoch();
+  view.first_epoch_before = record.first_epoch_before();
   if (record.state() == storage::v1::OwnerRecord::STATE_DELETED) view.state = State::kDeleted;
   if (record.state() == storage::v1::OwnerRecord::STATE_PROCESS) {
     view.state = State::kProcess;
@@ -88,9 +90,9 @@ void Auditor::OnOwner(const Uid& uid, const std::string& path) {
   if (owner.view.state == State::kNobody && owner.before.state == State::kProcess && is_by_owner) {
     log->second.handed_over_epochs.insert(owner.view.epoch);
   }
-  if (owner.view.state == State::kProcess && owner.before.state == State::kProcess) {
-    log->second.taken_at[owner.view.epoch] = now;
-  }
+  if (owner.view.state != State::kProcess) return;
+  log->second.reigns[owner.view.epoch] = {owner.view.first_epoch, owner.view.first_epoch_before};
+  if (owner.before.state == State::kProcess) log->second.taken_at[owner.view.epoch] = now;
 }
 
 void Auditor::OnOwnersWrite(const Uid& uid, std::string_view what) {

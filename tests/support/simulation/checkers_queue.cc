@@ -86,18 +86,25 @@ void CheckStaleAcks(const History& history, const ByPlace& deliveries, Verdict& 
 void CheckAnnouncements(const History& history, const ByPlace& deliveries, Verdict& verdict) {
   for (const History::Announcement& announced : history.announcements) {
     const LeaseToken& token = announced.token;
-    const auto epoch = static_cast<std::uint64_t>(announced.epoch);
+    const auto token_epoch = static_cast<std::int64_t>(token.epoch);
     const auto given = deliveries.find({token.source, token.position});
-    if (token.epoch + 1 < epoch || given == deliveries.end()) continue;
     const History::Log* log = history.FindLog(token.source);
-    const auto taken = log->taken_at.find(announced.epoch);
-    const bool was_awaited = token.epoch < epoch && taken != log->taken_at.end() &&
+    const auto found_reign = log->reigns.find(announced.epoch);
+    if (given == deliveries.end() || found_reign == log->reigns.end()) continue;
+    const History::Log::Reign reign = found_reign->second;
+    if (token_epoch < reign.first_before) continue;
+    const auto is_of_reign = [&](std::uint64_t epoch) {
+      const auto of = log->reigns.find(static_cast<std::int64_t>(epoch));
+      return of != log->reigns.end() && of->second.first == reign.first;
+    };
+    const auto taken = log->taken_at.find(reign.first);
+    const bool was_awaited = token_epoch < reign.first && taken != log->taken_at.end() &&
                              announced.when.at < taken->second + QueueEngine::kAnnouncementPatience;
     // Past the wait the owner may have given it out before it heard of the lease, and be reading its batch.
-    if (token.epoch < epoch && !was_awaited) continue;
+    if (token_epoch < reign.first && !was_awaited) continue;
     const auto is_newer = [&](const History::Delivery* delivery) {
       return delivery->given < announced.when && AgeOf(delivery->token) > AgeOf(token) &&
-             !(was_awaited && delivery->token.epoch == epoch);
+             !(was_awaited && is_of_reign(delivery->token.epoch));
     };
     const auto is_given_back = [&](const History::Delivery* delivery) {
       return delivery->token == token && delivery->given_back &&
@@ -111,7 +118,7 @@ void CheckAnnouncements(const History& history, const ByPlace& deliveries, Verdi
     for (const History::Delivery* delivery : given->second) {
       // A higher number: there was a giving-out in between that nobody saw.
       const bool is_next = delivery->token.number <= token.number + 1;
-      const bool is_again = is_next && delivery->token.epoch == epoch && AgeOf(delivery->token) > AgeOf(token) &&
+      const bool is_again = is_next && is_of_reign(delivery->token.epoch) && AgeOf(delivery->token) > AgeOf(token) &&
                             delivery->given.at < announced.when.at + announced.remaining - kLeaseSlack;
       const bool was_given_back_before = std::any_of(given->second.begin(), given->second.end(), [&](const auto* held) {
         return held->token == token && held->given_back && *held->given_back < delivery->given;

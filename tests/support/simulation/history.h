@@ -40,6 +40,12 @@ struct History {
     std::optional<Moment> deleted;
     std::set<std::int64_t> handed_over_epochs;  // their owners let go in good order
     std::map<std::int64_t, Instant> taken_at;   // by epoch; only if the owner before had not let go
+    // The first epochs of a process's reign and of the reign before, by epoch.
+    struct Reign {
+      std::int64_t first = 0;
+      std::int64_t first_before = 0;
+    };
+    std::map<std::int64_t, Reign> reigns;
   };
 
   // A message in the store, as the auditor found it.
