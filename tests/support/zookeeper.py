@@ -25,8 +25,9 @@ def free_port():
 class Zookeeper:
     """Started by the constructor, ended by close(), which every test must reach: test.addCleanup(zookeeper.close)."""
 
-    def __init__(self, heap_mib=256):
+    def __init__(self, heap_mib=256, address="127.0.0.1"):
         self.heap_mib = heap_mib
+        self.address = address
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="postkeeper-zookeeper-"))
         self.port = free_port()
         self.process = None
@@ -34,13 +35,13 @@ class Zookeeper:
 
     @property
     def hosts(self):
-        return f"127.0.0.1:{self.port}"
+        return f"{self.address}:{self.port}"
 
     def start(self):
-        """Serves again what was there before, at the same port."""
+        """Serves again what was there before, at the same port of `address`."""
         configuration = self.folder / "zoo.cfg"
         configuration.write_text(f"tickTime=500\ndataDir={self.folder}/data\nclientPort={self.port}\n"
-                                 "clientPortAddress=127.0.0.1\nmaxClientCnxns=0\nadmin.enableServer=false\n"
+                                 f"clientPortAddress={self.address}\nmaxClientCnxns=0\nadmin.enableServer=false\n"
                                  "4lw.commands.whitelist=srvr,dump\n")
         with open(self.folder / "output", "ab") as out:
             # A killed process leaves its writes with the kernel, so tests need no fsync.
@@ -63,7 +64,7 @@ class Zookeeper:
 
     def ask(self, command):
         """The answer to one of ZooKeeper's four-letter commands."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+        with socket.create_connection((self.address, self.port), timeout=1) as connection:
             connection.sendall(command.encode())
             answer = b""
             while part := connection.recv(4096):
