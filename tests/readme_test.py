@@ -7,6 +7,7 @@ settings of its own (a data directory in a temporary folder, free ports instead 
 server of the person who runs the test.
 """
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -33,7 +34,7 @@ FRONT_DOOR = ("./dev test", "./dev demo")
 PORT = re.compile(r"\b741[0-9]\b")
 VARYING = (
     (re.compile(r"\b[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z\b"), "TIME"),
-    (re.compile(r"\b(?=[\w-]*[0-9])[A-Za-z0-9_-]{20,}"), "ID"),
+    (re.compile(r"\b(?=[\w-]*([0-9]|[a-z][A-Z]))[A-Za-z0-9_-]{20,}"), "ID"),
     (re.compile(r"\b[0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h)\b"), "DURATION"),
     (re.compile(r"\b[0-9]+(\.[0-9]+)?/s\b"), "RATE"),
     (re.compile(r"  +"), " "),
@@ -87,9 +88,9 @@ class PagesTest(unittest.TestCase):
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
 
-    def make_checkout(self):
+    def make_checkout(self, folder):
         """A folder that looks like this one, but whose build/release is the one on the PATH, and that may be written."""
-        checkout = self.folder / "postkeeper"
+        checkout = folder / "postkeeper"
         (checkout / "build").mkdir(parents=True)
         for entry in ROOT.iterdir():
             if entry.name not in ("build", ".git"):
@@ -97,14 +98,14 @@ class PagesTest(unittest.TestCase):
         (checkout / "build/release").symlink_to(pathlib.Path(find_program("postkeeperd")).resolve().parent)
         return checkout
 
-    def run_blocks(self, blocks, env):
+    def run_blocks(self, blocks, env, folder):
         """Runs the blocks in one shell. Returns the outputs of those that were begun, the shell's exit code and own words."""
         script = ["set -euo pipefail"]
         for number, (_, body, _) in enumerate(blocks):
-            script += [f"exec >'{self.folder}/out.{number}' 2>&1", body]
+            script += [f"exec >'{folder}/out.{number}' 2>&1", body]
         # Whatever a failing block left running ends with the shell.
         script.insert(0, "trap 'code=$?; trap - EXIT; kill $(jobs -p) 2>/dev/null || true; wait; exit $code' EXIT")
-        shell = subprocess.Popen(["bash", "-c", "\n".join(script)], cwd=self.make_checkout(), env=env, text=True,
+        shell = subprocess.Popen(["bash", "-c", "\n".join(script)], cwd=self.make_checkout(folder), env=env, text=True,
                                  stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                  start_new_session=True)
         try:
@@ -113,23 +114,24 @@ class PagesTest(unittest.TestCase):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
         outputs = []
-        while (out := self.folder / f"out.{len(outputs)}").exists():
+        while (out := folder / f"out.{len(outputs)}").exists():
             outputs.append(out.read_text(encoding="utf-8"))
         return outputs, shell.returncode, words
 
     def check_page(self, page):
         """Each block does what the page says that it does."""
+        folder = self.folder / page.stem
         ports = free_ports()
         shown = {free: port for port, free in ports.items()}
         env = clean_environment(
             POSTKEEPER_LISTEN=f"127.0.0.1:{ports['7411']}", POSTKEEPER_ADDRESS=f"127.0.0.1:{ports['7411']}",
-            POSTKEEPER_METRICS_LISTEN=f"127.0.0.1:{ports['7412']}", POSTKEEPER_DATA_DIR=str(self.folder / "data"),
+            POSTKEEPER_METRICS_LISTEN=f"127.0.0.1:{ports['7412']}", POSTKEEPER_DATA_DIR=str(folder / "data"),
             LC_ALL="C.UTF-8")
         blocks = [(line, PORT.sub(lambda match: ports[match[0]], body), expected)
                   for line, body, expected in read_blocks(page.read_text(encoding="utf-8"))
                   if body.strip() not in FRONT_DOOR]
         self.assertGreater(len(blocks), 5)
-        outputs, code, words = self.run_blocks(blocks, env)
+        outputs, code, words = self.run_blocks(blocks, env, folder)
         for (line, body, expected), output in zip(blocks, outputs):
             output = re.sub("|".join(shown), lambda match: shown[match[0]], output)
             if expected is not None and not matches(expected, output):
@@ -139,13 +141,13 @@ class PagesTest(unittest.TestCase):
             self.fail(f"{page.name}:{line} fails with {code}:\n{body}\n{outputs[-1]}\n{words}")
         self.assertEqual(len(outputs), len(blocks))
 
-    # Each block of the README does what is said there.
-    def test_readme(self):
-        self.check_page(README)
-
-    # Each block of the tour does what is said there.
-    def test_tour(self):
-        self.check_page(TOUR)
+    # Each block of the README and of the tour does what is said there. Side by side, since both mostly wait.
+    def test_blocks(self):
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            running = {page: pool.submit(self.check_page, page) for page in (README, TOUR)}
+        for page, run in running.items():
+            with self.subTest(page=page.name):
+                run.result()
 
     # The README begins with the two commands that do everything; the demo is run as it is told there.
     def test_demo(self):
@@ -179,6 +181,7 @@ class PagesTest(unittest.TestCase):
         self.assertTrue(matches("a\n...\nz", "a\nb\nc\nz\n"))
         self.assertTrue(matches("a\n...\nz", "a\nb\nz\n"))
         self.assertTrue(matches('{"id":"AAAAAAAAAAAAAAAAAAAAAA0"}', '{"id":"BBBBBBBBBBBBBBBBBBBBB-BBBBB7"}'))
+        self.assertTrue(matches("mMxicyNNG9MOkOQpWEdoVsQAAAAEAAAAAAAE", "mqMQPLmffsqruyiLppfpOMwAAAAEAAAAAAAE"))
         self.assertFalse(matches("ready:  3", "ready:  4"))
         self.assertFalse(matches("a\n...\nz", "a\nb"))
         self.assertFalse(matches("a", "a\nb"))
