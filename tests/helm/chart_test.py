@@ -115,6 +115,18 @@ class RenderedTest(unittest.TestCase):
         self.assertEqual([one["metadata"]["name"] for one in services], ["pk-postkeeper-headless"])
         self.assertEqual(spec["namespaceSelector"]["matchNames"], [charts.NAMESPACE])
 
+    # Each alert says where its page is: a path in the sources, behind the prefix that was given; and the page is there.
+    def test_runbooks(self):
+        for values, prefix in (({"prometheusRule": {"enabled": True}}, ""),
+                               (charts.value_set("everything_on"), "https://git.example/tools/postkeeper/blob/main/")):
+            groups = charts.find(charts.render(values), "PrometheusRule", "pk-postkeeper")["spec"]["groups"]
+            rules = [rule for group in groups for rule in group["rules"]]
+            self.assertGreater(len(rules), 10)
+            for rule in rules:
+                path = f"docs/runbooks/{rule['alert']}.md"
+                self.assertEqual(rule["annotations"]["runbook_url"], prefix + path)
+                self.assertTrue((charts.ROOT / path).is_file(), path)
+
     # No container may be root, write to its root file system or gain rights; none gets a token or the Services' variables.
     def test_confined(self):
         for manifests in self.each():
@@ -221,6 +233,8 @@ class WrongValuesTest(unittest.TestCase):
                               ({"topologySpreadConstraints": [{"maxSkew": 1}]}, "topologySpreadConstraints"),
                               ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "podDisruptionBudget.maxUnavailable"),
                               ({"serviceMonitor": {"interval": "often"}}, "serviceMonitor.interval"),
+                              ({"prometheusRule": {"runbookUrlPrefix": "git.example/"}}, "prometheusRule.runbookUrlPrefix"),
+                              ({"prometheusRule": {"runbookUrlPrefix": "https://git.example"}}, "runbookUrlPrefix"),
                               ({"dashboards": {"label": ""}}, "dashboards.label"),
                               ({"nameOverride": "Not_A_Name"}, "nameOverride")):
             with self.subTest(values=values):

@@ -49,7 +49,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
 {{- end }}
 
-{{- /* The members' own Services: their addresses stay when the pods behind them go, and a session's names are looked up once. */}}
+{{- /* The members' own Services: their addresses stay when the pods behind them go. */}}
 {{- define "postkeeper.zookeeper.hosts" -}}
 {{- if .Values.zookeeper.hosts }}
 {{- .Values.zookeeper.hosts }}
