@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """How long a message takes from Enqueue to a consumer that waits, through the owner of its queue and through a replica
 that is not: what following a log by watches adds. Two replicas, one ZooKeeper, on this machine."""
 

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """The ensemble is known by a name whose address changes while postkeeperd runs, as pods get new ones: postkeeperd finds it
 again, keeps its session, and nothing is lost. Runs itself in a mount namespace of its own, with its own /etc/hosts."""
 
