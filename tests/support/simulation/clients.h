@@ -2,6 +2,7 @@
 #ifndef POSTKEEPER_TESTS_SUPPORT_SIMULATION_CLIENTS_H_
 #define POSTKEEPER_TESTS_SUPPORT_SIMULATION_CLIENTS_H_
 
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -56,6 +57,7 @@ class Clients {
     bool has_opened = false;
     std::int64_t last_sequence = 0;
     std::map<std::int64_t, std::shared_ptr<History::Settle>> settling;  // by the frame's sequence
+    std::deque<std::int64_t> unanswered;                                // the session has taken them
     std::set<std::int64_t> answered;                                    // the client has heard of it
   };
   using StreamPtr = std::shared_ptr<Stream>;

@@ -118,6 +118,10 @@ ConsumeSession::Client Clients::ClientOf(ProcessPtr process, Name name, StreamPt
   };
   client.on_settled = [this, process, stream](std::int64_t sequence, const std::vector<SettleFailure>& failures) {
     if (process->is_dead || stream->end) return;
+    if (stream->unanswered.empty() || stream->unanswered.front() != sequence) {
+      Violate("G11: a settling frame of a Consume stream is not answered in its turn");
+    }
+    std::erase(stream->unanswered, sequence);
     const auto record = stream->settling.at(sequence);
     if (!record->answered) RecordSettled(process, stream->engine, stream, sequence, failures);
     const bool is_hidden = failures.empty() && (record->answer == Answer::kStale || record->answer == Answer::kOther);
@@ -125,7 +129,10 @@ ConsumeSession::Client Clients::ClientOf(ProcessPtr process, Name name, StreamPt
     SendFrame(stream->last_arrival, [stream, sequence] { stream->answered.insert(sequence); });
   };
   client.on_heartbeat = [](const ConsumeSession::Heartbeat&) {};
-  client.on_end = [stream](absl::Status status) {
+  client.on_end = [this, stream](absl::Status status) {
+    if (status.ok() && !stream->unanswered.empty() && !stream->end) {
+      Violate("G11: a Consume stream ends in good order without an answer to a settling frame");
+    }
     if (!stream->end) stream->end = std::move(status);
     stream->wake->Notify();
   };
@@ -179,19 +186,21 @@ Task<bool> Clients::SettleOnStream(StreamPtr stream, std::shared_ptr<History::Se
   const asio::any_io_executor strand = stream->engine->strand();
   SendFrame(stream->last_sent, [stream, strand, frame] {
     asio::post(strand, [stream, frame] {
-      if (stream->session && !stream->end && !stream->is_leaving) stream->session->Take(frame);
+      if (!stream->session || stream->end || stream->is_leaving) return;
+      stream->unanswered.push_back(frame.sequence);
+      stream->session->Take(frame);
     });
   });
   const Instant sent_at = cluster_.environment().Now();
+  const bool is_sent_in_calm = is_calm_;
   while (!stream->answered.contains(sequence) && stream->is_open && !stream->is_leaving && !is_over_) {
+    if (is_sent_in_calm && cluster_.environment().Now() - sent_at > kAnswerPatience) {
+      Violate("G11: a settling frame of a Consume stream is never answered");
+      co_return false;
+    }
     co_await SleepFor(cluster_.environment(), milliseconds(20));
   }
-  const bool is_answered = stream->answered.contains(sequence);
-  const bool should_be = stream->is_open && !stream->is_leaving && is_calm_;
-  if (!is_answered && should_be && cluster_.environment().Now() - sent_at > kAnswerPatience) {
-    Violate("G11: a settling frame of a Consume stream is never answered");
-  }
-  co_return is_answered;
+  co_return stream->answered.contains(sequence);
 }
 
 }  // namespace postkeeper
