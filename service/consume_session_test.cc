@@ -397,14 +397,17 @@ TEST_F(ConsumeSessionTest, RelayedOneEnds) {
 class AnnouncementTest : public QueueEngineTest {
  protected:
   void Announce(std::vector<HeldLease> held, CheckedCredit credit = {10, 1 << 20}) {
-    PostTo(environment_, queue_, [this, held, credit] {
+    CheckedOpen open;
+    open.credit = credit;
+    Announce(std::move(held), open);
+  }
+  void Announce(std::vector<HeldLease> held, const CheckedOpen& open) {
+    PostTo(environment_, queue_, [this, held, open] {
       QueueEngine::ConsumerCallbacks callbacks;
       callbacks.on_deliveries = [got = got_](const std::vector<Delivery>& deliveries, Duration) {
         for (const Delivery& delivery : deliveries) got->push_back(delivery);
       };
       callbacks.on_end = [](const absl::Status&) {};
-      CheckedOpen open;
-      open.credit = credit;
       ASSERT_TRUE(queue_->AddConsumer(open, std::move(callbacks), held).ok());
     });
   }
@@ -472,17 +475,11 @@ TEST_F(AnnouncementTest, KeptLeasesOutlastTheReading) {
   });
   Pass(milliseconds(100));
   ASSERT_TRUE(queue_->is_serving());
-  PostTo(environment_, queue_, [this, &held] {
-    QueueEngine::ConsumerCallbacks callbacks;
-    callbacks.on_deliveries = [got = got_](const std::vector<Delivery>& deliveries, Duration) {
-      for (const Delivery& delivery : deliveries) got->push_back(delivery);
-    };
-    callbacks.on_end = [](const absl::Status&) {};
-    CheckedOpen open;
-    open.keeps_leases = true;
-    open.lease = seconds(3);
-    ASSERT_TRUE(queue_->AddConsumer(open, std::move(callbacks), {{held[0].token, 1, seconds(3)}}).ok());
-  });
+  CheckedOpen open;
+  open.credit = {10, 1 << 20};
+  open.keeps_leases = true;
+  open.lease = seconds(3);
+  Announce({{held[0].token, 1, seconds(3)}}, open);
   Pass(seconds(4));
   replica_->client().ReleaseHeld();
   Pass(seconds(20));
