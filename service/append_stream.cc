@@ -304,7 +304,7 @@ class AppendStream final : public BidiCall {
       absl::Status status;
       if (!needs_owner) status = co_await self->log_->room().LookIfNeeded(next);
       // A log too small for this is not waited for; the client opens the stream again, at its owner.
-      if (needs_owner || !status.ok() || !self->log_->room().SuitsStreams()) {
+      if (needs_owner || (status.ok() && !self->log_->room().SuitsStreams())) {
         status = co_await self->log_->WaitUntilReadyFor(next.has_request_id, kOwnerPatience);
       } else {
         status = co_await self->log_->WaitForRoom(next, kOwnerPatience);

@@ -298,7 +298,11 @@ void ConsumeSession::OnDeliveries(LegDeliveries deliveries) {
 }
 
 void ConsumeSession::Send(Unanswered& frame) {
-  ++frame.times_sent;
+  if (++frame.times_sent == 1) {
+    const auto note = [this](const LeaseToken& token) { held_.OnSettling(token); };
+    ForEachToken(frame.orders.ack_tokens, note);
+    for (const CheckedNacks& nacks : frame.orders.nacks) ForEachToken(nacks.lease_tokens, note);
+  }
   leg_->Settle(frame.sequence, frame.orders);
 }
 

@@ -52,6 +52,7 @@ struct EngineContext {
 
   LeaderClock leader_clock{environment, client, layout, process};
   std::atomic<std::uint32_t> last_generation{0};  // of producers' chains: never used twice by a process
+  std::atomic<std::uint64_t> last_ownership{0};   // numbers the objects that own logs
   std::atomic<std::int64_t> stored_bytes{0};      // of all logs that this replica owns, about
   std::atomic<std::int64_t> foreign_bytes{0};     // of all others that it appends to, about
   std::atomic<std::int64_t> corruptions{0};       // damaged or missing batches met

@@ -22,17 +22,21 @@ void HeldLeases::Add(const HeldLease& lease, Instant now) {
   }
   if (const auto earlier = held_.find(lease.token.position); earlier != held_.end()) Drop(earlier);
   if (held_.size() >= kHeldLeasesMax) DropLapsed(now);
-  if (held_.size() >= kHeldLeasesMax) return;
+  if (held_.size() >= kHeldLeasesMax) Drop(held_.find(by_order_.begin()->second));
   const Instant deadline = keeps_leases_ ? Instant::max() : now + lease.remaining;
   held_[lease.token.position] = {lease, deadline, ++last_order_};
   by_order_[last_order_] = lease.token.position;
   in_use_.messages += 1;
   in_use_.bytes += lease.bytes;
   first_lapse_ = std::min(first_lapse_, deadline);
-  if (!is_credit_manual_ && in_use_.messages > granted_.messages) DropLapsed(now);
-  while (!is_credit_manual_ && in_use_.messages > granted_.messages) {
-    Drop(held_.find(by_order_.begin()->second));
-  }
+}
+
+void HeldLeases::OnSettling(const LeaseToken& token) {
+  const auto found = held_.find(token.position);
+  if (found == held_.end() || found->second.given.token != token) return;
+  by_order_.erase(found->second.order);
+  found->second.order = --first_order_;
+  by_order_[first_order_] = token.position;
 }
 
 void HeldLeases::Remove(const LeaseToken& token) {

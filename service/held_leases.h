@@ -15,17 +15,18 @@ namespace postkeeper {
 
 // Kept by the replica that the client is connected to, from what it passes on, so that it can tell the next owner.
 // Extensions and settlements by other ways than the stream are not seen here; the owner then finds that a lease which
-// is announced to it has ended, or lapses early. What shows is that the owner sends more than automatic credit would
-// allow: then the leases that were given first are taken to have ended.
+// is announced to it has ended, or lapses early.
 //
-// Bounded: automatic credit bounds what is held; of what manual credit allows beyond kHeldLeasesMax nothing is known
-// here, and its leases are not announced. Not thread-safe. O(log n) for each lease.
+// Bounded: of more than kHeldLeasesMax, which manual credit allows, those that are being settled are forgotten, then
+// those that were given first; they are not announced. Not thread-safe. O(log n) for each lease.
 class HeldLeases {
  public:
   // `open` gives the credit that is left beside what is held, and `keeps_leases`, which lets no lease lapse.
   HeldLeases(const CheckedOpen& open, const std::vector<HeldLease>& held, Instant now);
 
   void Add(const HeldLease& lease, Instant now);
+  // An ack, nack or release of it is on its way.
+  void OnSettling(const LeaseToken& token);
   // Acked, nacked or released: it was this giving-out or none.
   void Remove(const LeaseToken& token);
   void Extend(const LeaseToken& token, Duration lease, Instant now);
@@ -43,7 +44,7 @@ class HeldLeases {
   struct Lease {
     HeldLease given;
     Instant deadline{};
-    std::uint64_t order = 0;  // of delivery
+    std::int64_t order = 0;  // of delivery; below 0: it is being settled
   };
 
   using Leases = absl::btree_map<Position, Lease>;
@@ -56,8 +57,9 @@ class HeldLeases {
   CheckedCredit granted_;  // automatic: in all; manual: less what was delivered
   CheckedCredit in_use_;   // by what is held
   Leases held_;
-  absl::btree_map<std::uint64_t, Position> by_order_;
-  std::uint64_t last_order_ = 0;
+  absl::btree_map<std::int64_t, Position> by_order_;
+  std::int64_t first_order_ = 0;
+  std::int64_t last_order_ = 0;
   Instant first_lapse_ = Instant::max();  // none lapses before
 };
 

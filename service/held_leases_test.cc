@@ -34,18 +34,34 @@ TEST(HeldLeasesTest, AutomaticCreditComesBack) {
   EXPECT_EQ(held.CreditLeft(kStart + seconds(10)).bytes, 100);
 }
 
-// Leases that were settled by other calls are not seen to end; but the owner sends no more than the credit, so the
-// first ones must have.
-TEST(HeldLeasesTest, NeverMoreThanTheCredit) {
-  HeldLeases held(Open(3, 100), {}, kStart);
-  for (std::uint32_t index = 0; index < 5; ++index) held.Add(Lease(4 - index), kStart);
-  ASSERT_EQ(held.size(), 3U);
-  EXPECT_EQ(held.Held(kStart).back().token, Lease(2).token);
+// The next delivery may come before the answer to the ack that made room for it: nothing that lives is forgotten for
+// it.
+TEST(HeldLeasesTest, ADeliveryOvertakesAnAnswer) {
+  HeldLeases held(Open(2, 100), {}, kStart);
+  held.Add(Lease(0), kStart);
+  held.Add(Lease(1), kStart);
+  held.OnSettling(Lease(1).token);
+  held.Add(Lease(2), kStart);
   EXPECT_EQ(held.CreditLeft(kStart).messages, 0);
-  held.Remove(Lease(4).token);
+  held.Remove(Lease(1).token);
+  ASSERT_EQ(held.size(), 2U);
+  EXPECT_EQ(held.Held(kStart)[0].token, Lease(0).token);
   EXPECT_EQ(held.CreditLeft(kStart).messages, 0);
-  held.Remove(Lease(0).token);
-  EXPECT_EQ(held.CreditLeft(kStart).messages, 1);
+}
+
+// Past the bound it forgets first what is being settled, then what was given first.
+TEST(HeldLeasesTest, ForgetsTheRightOnes) {
+  HeldLeases held(Open(kCreditMessagesMax, kCreditBytesMax), {}, kStart);
+  const auto most = static_cast<std::uint32_t>(kHeldLeasesMax);
+  for (std::uint32_t index = 0; index < most; ++index) held.Add(Lease(index), kStart);
+  held.OnSettling(Lease(5).token);
+  held.Add(Lease(most), kStart);
+  held.Add(Lease(most + 1), kStart);
+  const std::vector<HeldLease> left = held.Held(kStart);
+  ASSERT_EQ(left.size(), kHeldLeasesMax);
+  EXPECT_EQ(left[0].token, Lease(1).token);
+  EXPECT_EQ(left[4].token, Lease(6).token);
+  EXPECT_EQ(left.back().token, Lease(most + 1).token);
 }
 
 // Credit that is given while as much is held never adds up to more than an owner accepts.

@@ -25,6 +25,7 @@ LogOwnership::LogOwnership(EngineContext& context, const Uid& log, asio::any_io_
     : context_(context),
       log_(log),
       strand_(strand),
+      number_(++context.last_ownership),
       listener_(std::move(listener)),
       why_not_(MakeError(Reason::kZookeeperUnavailable, "this replica has just started")),
       wake_(context.environment, strand),
@@ -89,6 +90,7 @@ Task<absl::Status> LogOwnership::Take() {
     free_since_ = was_free_since.value_or(context_.environment.Now());
     return MayTake(free);
   };
+  options.taker = number_;
   options.served_reign = served_reign_;
   absl::StatusOr<OwnerView> taken = co_await TakeOwnership(context_.client, context_.layout, log_, context_.process,
                                                            context_.address, std::move(options));
@@ -105,7 +107,6 @@ Task<absl::Status> LogOwnership::Take() {
   absl::Status loaded = co_await listener_.on_taken(held_);
   if (!loaded.ok() || is_stopped_ || is_gone_) co_return loaded;
   is_held_ = true;
-  served_reign_ = held_.first_epoch;
   owner_elsewhere_.reset();
   changed_.Notify();
   CountTaken(taken_at, ownerless_since);
@@ -205,6 +206,7 @@ Task<void> LogOwnership::Retake() {
     co_return;
   }
   TakeOptions options;
+  options.taker = number_;
   options.keeps_reign = true;
   const absl::StatusOr<OwnerView> taken = co_await TakeOwnership(
       context_.client, context_.layout, log_, context_.process, context_.address, std::move(options));

@@ -73,6 +73,8 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   bool is_elsewhere() const { return owner_elsewhere_.has_value(); }
   // What is held, or was held last.
   const OwnerView& held() const { return held_; }
+  // In this reign leases are given out: the next owner, were it this process, has to know them.
+  void NoteGivenOut() { served_reign_ = held_.first_epoch; }
 
   // The address of another replica that has it, as last seen; nullopt: this one, or it is not known.
   const std::optional<std::string>& owner_elsewhere() const { return owner_elsewhere_; }
@@ -98,6 +100,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   EngineContext& context_;
   const Uid log_;
   const asio::any_io_executor strand_;
+  const std::uint64_t number_;  // among those of the process
 
   // Touched only on the strand.
   Listener listener_;
@@ -105,7 +108,7 @@ class LogOwnership : public std::enable_shared_from_this<LogOwnership> {
   std::atomic<bool> is_gone_ = false;
   bool is_stopped_ = false;
   OwnerView held_;
-  std::int64_t served_reign_ = 0;               // the first epoch of the latest one in which it was held
+  std::int64_t served_reign_ = 0;               // the first epoch of the latest one in which leases were given out
   std::int64_t session_id_ = 0;                 // under which it was taken
   bool has_new_session_ = false;                // than that, perhaps
   absl::Status why_not_;                        // while it is not held

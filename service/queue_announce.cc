@@ -12,6 +12,7 @@ namespace postkeeper {
 void QueueEngine::BeginReignOfAnnouncements(const OwnerView& held) {
   announced_.clear();
   announced_until_.reset();
+  has_given_out_ = false;
   // One that let go has handed its leases over; were they too many, some are known to their holders only.
   const bool is_complete = !held.was_let_down && cursor_->handed_over().size() < Cursor::kHandedOverLeasesMax;
   const bool is_first = held.epoch <= 1;
@@ -21,6 +22,10 @@ void QueueEngine::BeginReignOfAnnouncements(const OwnerView& held) {
 
 bool QueueEngine::AwaitsAnnouncements() const {
   return announced_until_ && context_.environment.Now() < *announced_until_ && !IsMutated(Mutation::kGiveUnannounced);
+}
+
+void QueueEngine::PrepareToLetGo() {
+  if (announced_until_ && !has_given_out_) cursor_->SetOwner(AsNeverServed(ownership_->held()));
 }
 
 void QueueEngine::Announce(const Consumer& consumer, const HeldLease& held) {

@@ -119,6 +119,7 @@ void QueueEngine::KeepLeases(Instant now) {
 // ---- What they get
 
 void QueueEngine::Give(Consumer& consumer, std::vector<Dispatcher::Grant> grants) {
+  if (!std::exchange(has_given_out_, true)) ownership_->NoteGivenOut();
   const bool returns_credit = !consumer.is_one_shot && !consumer.is_credit_manual;
   std::int64_t first = 0;
   for (const Dispatcher::Grant& grant : grants) {

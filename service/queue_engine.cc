@@ -444,6 +444,13 @@ std::vector<Cursor::HandedOverLease> QueueEngine::LeasesToHandOver() const {
   }
   // Their messages have not been read again yet.
   leases.insert(leases.end(), handed_over_.begin(), handed_over_.end());
+  for (const auto& [position, announced] : announced_) {
+    const auto epoch = static_cast<std::int64_t>(announced.token.epoch);
+    const bool counts = announced.token.source == entry_.uid && epoch < first_epoch_ && announced.deadline > now &&
+                        CountsFromEarlierEpoch(announced.token);
+    if (!counts || leases.size() >= Cursor::kHandedOverLeasesMax) continue;
+    leases.push_back({position, announced.token.number, announced.deadline - now, {epoch, epoch}});
+  }
   return leases;
 }
 
@@ -453,7 +460,7 @@ Task<void> QueueEngine::HandOver(Duration timeout) {
   // Nobody has seen what was about to be given out.
   for (const Loading& loading : std::exchange(loading_, {})) TakeBack(loading);
   std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
-  if (AwaitsAnnouncements()) cursor_->SetOwner(AsNeverServed(ownership_->held()));
+  PrepareToLetGo();
   ownership_->BeginHandOver();
   ++reign_;
   const absl::Status given = co_await cursor_->LetGo(std::move(leases), timeout);
@@ -477,7 +484,7 @@ Task<void> QueueEngine::Close(Duration timeout) {
   if (ownership_->is_held()) {
     const Instant now = context_.environment.Now();
     std::vector<Cursor::HandedOverLease> leases = LeasesToHandOver();
-    if (AwaitsAnnouncements()) cursor_->SetOwner(AsNeverServed(ownership_->held()));
+    PrepareToLetGo();
     ownership_->Stop();
     ++reign_;
     const absl::Status given =

@@ -298,6 +298,8 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // queue_announce.cc: leases that streams come back with, and who waits for the next owner.
   void BeginReignOfAnnouncements(const OwnerView& held);
   bool AwaitsAnnouncements() const;
+  // For the last write of a reign: an owner that has given out nothing is nobody's predecessor.
+  void PrepareToLetGo();
   void Announce(const Consumer& consumer, const HeldLease& held);
   void AdoptAnnounced(Position before);
   void Adopt(const Announced& announced);
@@ -398,6 +400,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   absl::flat_hash_map<Position, Adopted> adopted_;   // in this reign; entries of ended leases stay, and say nothing
   absl::btree_map<Position, Announced> announced_;   // in this reign; their messages are not read yet
   std::optional<Instant> announced_until_;           // nothing is given out before, in this reign
+  bool has_given_out_ = false;                       // anything, in this reign
   std::map<ObserverId, OwnerNews> observers_;
   ObserverId last_observer_ = 0;
   std::int64_t live_batches_ = 0;

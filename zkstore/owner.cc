@@ -20,6 +20,7 @@ std::string Encode(OwnerRecord::State state, const OwnerView& owner, const Proce
   record.set_epoch(owner.epoch);
   record.set_first_epoch(owner.first_epoch);
   record.set_first_epoch_before(owner.first_epoch_before);
+  record.set_taker(owner.taker);
   record.set_leases_unknown(state == OwnerRecord::STATE_NOBODY && owner.leases_unknown);
   if (process != nullptr) record.set_process_id(process->ToBytes());
   record.set_address(std::string(address));
@@ -32,7 +33,8 @@ void CountEpoch(const OwnerView& before, bool is_ours, const TakeOptions& option
   mine.first_epoch_before = before.first_epoch;
   if (!is_ours) return;
   if (options.keeps_reign) mine.first_epoch = before.first_epoch;
-  const bool led_to_nothing = before.first_epoch != options.served_reign;
+  const bool is_same_taker = options.taker != 0 && before.taker == options.taker;
+  const bool led_to_nothing = is_same_taker && before.first_epoch != options.served_reign;
   if (options.keeps_reign || led_to_nothing) mine.first_epoch_before = before.first_epoch_before;
 }
 
@@ -57,6 +59,7 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
   view.epoch = record.epoch();
   view.first_epoch = record.first_epoch() > 0 ? record.first_epoch() : record.epoch();
   view.first_epoch_before = record.first_epoch_before();
+  view.taker = record.taker();
   view.leases_unknown = record.leases_unknown();
   view.version = read.stat.version;
   view.written = WallTime(std::chrono::milliseconds(read.stat.mtime_ms));
@@ -95,6 +98,7 @@ Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& 
                    .address = address,
                    .version = owner->version + 1,
                    .was_let_down = owner->state == OwnerView::State::kProcess || owner->leases_unknown};
+    mine.taker = options.taker;
     CountEpoch(*owner, is_ours, options, mine);
     const zk::Response taken = co_await client.Set(
         layout.Owner(log), Encode(OwnerRecord::STATE_PROCESS, mine, &process, address), owner->version);

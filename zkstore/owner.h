@@ -26,6 +26,7 @@ struct OwnerView {
   // lie the epochs of the last owner whose leases the owner has to know.
   std::int64_t first_epoch = 0;
   std::int64_t first_epoch_before = 0;
+  std::uint64_t taker = 0;      // kProcess: who took it there; see TakeOptions
   ProcessId process{};          // kProcess: the owner; kNobody: who let go of it, or zero
   std::string address;          // kProcess only
   std::int32_t version = 0;     // the fence: every write of the owner checks it
@@ -45,10 +46,12 @@ Task<absl::StatusOr<OwnerView>> ReadOwner(zk::Client& client, const Layout& layo
 // NOT_FOUND if the log is deleted or absent; ZOOKEEPER_UNAVAILABLE if the outcome is not known: to be called again.
 struct TakeOptions {
   std::function<bool(const OwnerView& free)> may_take = {};
-  // The first epoch of the latest reign in which this process has served the log; 0: none. A record of its own with
+  // Whoever takes in this process; not 0. It knows of its own takes only.
+  std::uint64_t taker = 0;
+  // The first epoch of the latest reign in which the taker has given out leases; 0: none. A record of its own with
   // another reign is of a take that led to nothing, and whose predecessor is still the one whose leases are out.
   std::int64_t served_reign = 0;
-  bool keeps_reign = false;  // it serves it still, and has a new session
+  bool keeps_reign = false;  // the reign goes on under a new session
 };
 Task<absl::StatusOr<OwnerView>> TakeOwnership(zk::Client& client, const Layout& layout, Uid log, ProcessId process,
                                               std::string address, TakeOptions options = {});

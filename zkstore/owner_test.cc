@@ -183,19 +183,23 @@ TEST_F(OwnerTest, AReignHasAnEpochForEachSession) {
 TEST_F(OwnerTest, OnlyWhoServedHadAReign) {
   const absl::StatusOr<OwnerView> mine = Take(client_, me_);
   LetGo(*mine);
-  ASSERT_EQ(Take(other_client_, other_)->first_epoch_before, 1);
-  const absl::StatusOr<OwnerView> again = Take(other_client_, other_);
+  ASSERT_EQ(Take(other_client_, other_, "here:1", {.taker = 7})->first_epoch_before, 1);
+  const absl::StatusOr<OwnerView> again = Take(other_client_, other_, "here:1", {.taker = 7});
   EXPECT_EQ(again->first_epoch, 3);
   EXPECT_EQ(again->first_epoch_before, 1);
-  const absl::StatusOr<OwnerView> after_serving = Take(other_client_, other_, "here:1", {.served_reign = 3});
-  EXPECT_EQ(after_serving->first_epoch, 4);
-  EXPECT_EQ(after_serving->first_epoch_before, 3);
+  const absl::StatusOr<OwnerView> served = Take(other_client_, other_, "here:1", {.taker = 7, .served_reign = 3});
+  EXPECT_EQ(served->first_epoch, 4);
+  EXPECT_EQ(served->first_epoch_before, 3);
+  // Nobody knows what another object of the process has done with it.
+  const absl::StatusOr<OwnerView> by_another = Take(other_client_, other_, "here:1", {.taker = 8});
+  EXPECT_EQ(by_another->first_epoch, 5);
+  EXPECT_EQ(by_another->first_epoch_before, 4);
 }
 
 // An owner that has given out nothing, and does not know what the one before had, passes both on when it lets go.
 TEST_F(OwnerTest, WhoNeverServedPassesOn) {
   ASSERT_TRUE(Take(client_, me_).ok());
-  const absl::StatusOr<OwnerView> mine = Take(client_, me_, "here:1", {.served_reign = 1});
+  const absl::StatusOr<OwnerView> mine = Take(client_, me_);
   EXPECT_TRUE(mine->was_let_down);
   LetGo(AsNeverServed(*mine));
   const absl::StatusOr<OwnerView> others = Take(other_client_, other_);
