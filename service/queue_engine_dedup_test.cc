@@ -125,6 +125,7 @@ TEST_F(QueueDedupTest, ARequestIdKeepsTheWholeAnswer) {
     ChangeOwner(way);
     EXPECT_EQ(Put({"a:A", "old:O", "b", "a:A"}, "r"), first) << way;
   }
+  CrashAndBoot();  // one that is deposed hears of it only when it writes
   Empty();
   Pass(minutes(5));
   for (int way = 0; way < 3; ++way) {
@@ -175,18 +176,42 @@ TEST_F(QueueDedupTest, WaitsForABatchOnItsWay) {
   EXPECT_THAT(Left(), testing::UnorderedElementsAre("a", "b", "x", "y", "z"));
 }
 
-// The call on its way fails for certain, since the log was lost: the one that waited writes the message, once.
+// The call on its way fails for certain, since ZooKeeper was away before it was sent: the one that waited writes the
+// message, once.
 TEST_F(QueueDedupTest, WritesWhatTheFirstCouldNot) {
+  SimulatedReplicaOptions options;
+  options.append = {.in_flight_max = 1, .batch_messages_max = 2};
+  queue_.reset();
+  replica_->Stop();
+  replica_.reset();
+  Boot(options);
   ASSERT_TRUE(Enqueue({"before"}).ok());
-  Pass(seconds(1));
+  const Call sent = Start({"sent", "sent too"});
+  const Call first = Start({"a:A", "b"});
+  const Call second = Start({"x", "a:A"});
+  environment_.AdvanceBy(std::chrono::microseconds(1));
+  ensemble_.Stop();
+  EXPECT_TRUE(HasReason(Await(first).status(), Reason::kZookeeperUnavailable)) << Await(first).status();
+  EXPECT_FALSE(second->is_done());
+  ensemble_.Start();
+  const AppendOutcome written = Await(second);
+  ASSERT_TRUE(written.ok()) << written.status();
+  EXPECT_EQ(written->duplicate_count(), 0u);
+  EXPECT_THAT(Left(), ElementsAre("before", "sent", "sent too", "x", "a"));
+}
+
+// The same, since the log was lost: both are told so, and the message is written once by whoever repeats.
+TEST_F(QueueDedupTest, NothingIsWrittenOfALostLog) {
+  ASSERT_TRUE(Enqueue({"before"}).ok());
   DeposeOwner();
   const Call first = Start({"a:A", "b"});
   const Call second = Start({"x", "a:A"});
   EXPECT_TRUE(HasReason(Await(first).status(), Reason::kNoOwner)) << Await(first).status();
-  const AppendOutcome written = Await(second);
-  ASSERT_TRUE(written.ok()) << written.status();
-  EXPECT_EQ(written->duplicate_count(), 0u);
-  EXPECT_THAT(Left(), ElementsAre("before", "x", "a"));
+  EXPECT_TRUE(HasReason(Await(second).status(), Reason::kNoOwner)) << Await(second).status();
+  Pass(milliseconds(100));
+  EXPECT_THAT(Put({"x", "a:A"}), SizeIs(2)) << "no duplicates";
+  EXPECT_THAT(Put({"a:A", "b"}), SizeIs(3)) << "a is one now";
+  EXPECT_THAT(Left(), ElementsAre("before", "x", "a", "b"));
 }
 
 // Two calls whose messages overlap crosswise do not wait for each other.

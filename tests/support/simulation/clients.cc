@@ -199,7 +199,7 @@ Task<void> Clients::Append(Name name) {
   for (int tries = 1;; ++tries) {
     const std::optional<AppendAnswer> answer = co_await TryAppend<Engine>(name, record, delay);
     const bool is_unknown = !answer || HasReason(answer->status(), Reason::kOutcomeUnknown);
-    const bool may_pass = is_unknown || IsPassing(answer->status());
+    const bool may_pass = is_unknown || (!record->dedup_ids.empty() && IsPassing(answer->status()));
     if (may_pass && record->IsSafeToRepeat() && tries < kRepeatsMax && !is_over_) {
       record->was_unknown = record->was_unknown || is_unknown;
       co_await Pause();
