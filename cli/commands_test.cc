@@ -126,6 +126,21 @@ TEST_F(CliCommandsTest, NothingToDo) {
   EXPECT_EQ(run_->out(), "nothing is gone\n");
 }
 
+// Messages with a dedup id are written once: each has one of its own, a repeat is told so and gets the first ids.
+TEST_F(CliCommandsTest, DedupIds) {
+  EXPECT_EQ(Run({"queue", "create", "orders"}).exit_code(), 0);
+  EXPECT_EQ(Run({"enqueue", "orders", "a", "b", "--dedup-id", "order-17"}).exit_code(), 0);
+  const std::string ids = run_->out();
+  EXPECT_EQ(Run({"enqueue", "orders", "a", "b", "--dedup-id", "order-17"}).exit_code(), 0);
+  EXPECT_EQ(run_->out(), ids);
+  EXPECT_EQ(Run({"enqueue", "orders", "--dedup-id", "order-17"}, "a\nb\nc\n").exit_code(), 0);
+  EXPECT_EQ(run_->out(), "1 message enqueued, 2 known before\n");
+  EXPECT_THAT(Bodies("orders"), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(Run({"enqueue", "orders", "a", "--output", "json", "--dedup-id", "order-17"}).exit_code(), 0);
+  EXPECT_THAT(run_->out(), HasSubstr("\"duplicate\":true"));
+  EXPECT_EQ(Run({"enqueue", "orders", "a", "--dedup-id", std::string(109, 'x')}).exit_code(), 2);
+}
+
 // A request id that was used for another input is no success: what is new in this one was not written.
 TEST_F(CliCommandsTest, RequestIdOfAnotherInput) {
   EXPECT_EQ(Run({"queue", "create", "orders"}).exit_code(), 0);

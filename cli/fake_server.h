@@ -35,6 +35,7 @@ struct FakeState {
   std::map<std::string, std::vector<FakeMessage>> queues;
   std::map<std::string, std::vector<FakeMessage>> topics;
   std::map<std::string, std::vector<std::string>> request_ids;  // Of appends: id to what it was for.
+  std::map<std::string, std::string> dedup_ids;                 // Of messages: to the id of the message.
   int append_frames = 0;                                        // Frames and calls that wrote something.
   int repeated_frames = 0;                                      // Those whose request_id was known.
   int extended_tokens = 0;

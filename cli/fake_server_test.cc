@@ -76,7 +76,8 @@ struct FakeServer::Impl {
 
   // All with mu held.
   template <typename Frame>
-  std::vector<std::string> Append(std::vector<FakeMessage>& log, const Frame& frame) {
+  std::vector<std::string> Append(std::vector<FakeMessage>& log, const Frame& frame,
+                                  google::protobuf::RepeatedField<int>* duplicates) {
     std::vector<std::string> ids;
     if (const auto known = state.request_ids.find(frame.request_id()); known != state.request_ids.end()) {
       ++state.repeated_frames;
@@ -86,6 +87,14 @@ struct FakeServer::Impl {
     for (const v1::Message& message : frame.messages()) {
       FakeMessage stored;
       stored.id = "id-" + std::to_string(next_id++);
+      if (!message.dedup_id().empty()) {
+        const auto [known, is_new] = state.dedup_ids.try_emplace(message.dedup_id(), stored.id);
+        if (!is_new) {
+          duplicates->Add(static_cast<int>(ids.size()));
+          ids.push_back(known->second);
+          continue;
+        }
+      }
       stored.body = message.body();
       stored.attributes.insert(message.attributes().begin(), message.attributes().end());
       stored.content_type = message.content_type();
@@ -176,13 +185,16 @@ class FakeServer::Impl::Messages : public v1::MessageService::Service {
     const std::lock_guard lock(impl_.mu);
     const auto queue = impl_.state.queues.find(request->queue());
     if (queue == impl_.state.queues.end()) return NoQueue(request->queue());
-    for (const std::string& id : impl_.Append(queue->second, *request)) response->add_message_ids(id);
+    for (const std::string& id : impl_.Append(queue->second, *request, response->mutable_duplicates())) {
+      response->add_message_ids(id);
+    }
     return Status::OK;
   }
 
   Status Publish(grpc::ServerContext*, const v1::PublishRequest* request, v1::PublishResponse* response) override {
     const std::lock_guard lock(impl_.mu);
-    for (const std::string& id : impl_.Append(impl_.state.topics[request->topic()], *request)) {
+    for (const std::string& id :
+         impl_.Append(impl_.state.topics[request->topic()], *request, response->mutable_duplicates())) {
       response->add_message_ids(id);
     }
     return Status::OK;
@@ -198,7 +210,8 @@ class FakeServer::Impl::Messages : public v1::MessageService::Service {
         if (Strikes(impl_.state.refuses_append_after)) {
           return Refuse(StatusCode::RESOURCE_EXHAUSTED, "queue " + frame.queue() + " is full", "QUEUE_FULL");
         }
-        for (const std::string& id : impl_.Append(impl_.state.queues[frame.queue()], frame)) {
+        for (const std::string& id :
+             impl_.Append(impl_.state.queues[frame.queue()], frame, response.mutable_duplicates())) {
           response.add_message_ids(id);
         }
         if (Strikes(impl_.state.breaks_append_stream_after)) return Broken();

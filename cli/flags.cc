@@ -251,6 +251,16 @@ void AddProduceOptions(CLI::App& command, ProduceOptions& produce) {
           },
           ""))
       ->type_name("ID");
+  command
+      .add_option("--dedup-id", produce.dedup_id,
+                  "Write the message only if none with it was written lately; of several: ID, ID.1, ID.2 ...")
+      ->check(CLI::Validator(
+          [](const std::string& text) {
+            const bool is_right = !text.empty() && text.size() <= kDedupIdBytesMax && IsValidUtf8(text);
+            return is_right ? std::string() : Cat("it needs 1 to ", kDedupIdBytesMax, " bytes of text");
+          },
+          ""))
+      ->type_name("ID");
 }
 
 void AddProduceCommands(CLI::App& app, Flags& flags) {

@@ -118,6 +118,10 @@ class Framer {
   void Decorate(v1::Message& message) {
     message.mutable_attributes()->insert(options_.attributes.begin(), options_.attributes.end());
     message.set_content_type(options_.content_type);
+    if (!options_.dedup_id.empty()) {
+      message.set_dedup_id(message_count_ == 0 ? options_.dedup_id : Cat(options_.dedup_id, ".", message_count_));
+      ++message_count_;
+    }
     if (options_.delay.has_value()) *message.mutable_delay() = ToProto(*options_.delay);
     if (options_.deliver_at.has_value()) *message.mutable_deliver_at() = ToProto(*options_.deliver_at);
   }
@@ -129,6 +133,7 @@ class Framer {
   bool has_pending_ = false;
   bool is_at_end_ = false;
   std::int64_t frame_count_ = 0;
+  std::int64_t message_count_ = 0;
 };
 
 // Sends the frames of one command and prints their answers. Two threads: the caller's reads input and writes frames, a
@@ -172,7 +177,8 @@ class Producer {
                                ". Choose another --request-id"));
     }
     if (!context_.out.is_json() && !context_.is_quiet && options_.input.bodies.empty()) {
-      context_.out.Line(Cat(Counted(confirmed_count_, "message"), " ", Target::kDone));
+      const std::string known = duplicate_count_ == 0 ? "" : Cat(", ", duplicate_count_, " known before");
+      context_.out.Line(Cat(Counted(confirmed_count_ - duplicate_count_, "message"), " ", Target::kDone, known));
     }
     return ExitCode::kDone;
   }
@@ -306,6 +312,7 @@ class Producer {
     // The service knows the id, and answered as it did then.
     has_foreign_answer_ = has_foreign_answer_ || answer.message_ids_size() != message_count;
     confirmed_count_ += message_count;
+    duplicate_count_ += answer.duplicates_size();
     const std::set<int> duplicates(answer.duplicates().begin(), answer.duplicates().end());
     for (int i = 0; i < answer.message_ids_size(); ++i) {
       if (context_.out.is_json()) {
@@ -351,6 +358,7 @@ class Producer {
   Clock::time_point last_progress_ = Clock::now();
   bool has_ended_ = false;
   std::int64_t confirmed_count_ = 0;
+  std::int64_t duplicate_count_ = 0;  // among them
   bool has_foreign_answer_ = false;
 };
 

@@ -23,10 +23,14 @@ struct ProduceOptions {
   // "": one is made up, so that our own repeats never write twice. If given, a repeat of the whole command with the
   // same input does not either: frame n has the id "ID" for n = 0, else "ID.n".
   std::string request_id;
+  // "": none. Else that of the first message; of the one with number n, from 0, it is "ID.n".
+  std::string dedup_id;
 };
 
 // Leaves room for the frame's number within the service's 64 bytes.
 inline constexpr std::size_t kRequestIdBytesMax = 52;
+// The same for the message's number within 128 bytes.
+inline constexpr std::size_t kDedupIdBytesMax = 108;
 
 // Both send one call if the input fits into one, else a stream of frames, up to 32 of them unanswered. When the
 // connection breaks, unanswered frames are sent again under their request_ids on a new stream: written once (G4), in

@@ -17,7 +17,7 @@ constexpr std::int64_t kTopicBytes = 4 << 20;
 }  // namespace
 
 AppendSize SizeOf(const CheckedAppend& append) {
-  return {static_cast<std::int64_t>(append.messages.size()), append.message_bytes, !append.request_id.empty()};
+  return {static_cast<std::int64_t>(append.messages.size()), append.message_bytes, append.has_id()};
 }
 
 AppendRoom::Amount& AppendRoom::Amount::operator+=(const Amount& other) {
@@ -98,7 +98,7 @@ bool AppendRoom::IsOlderThan(Duration age) const {
 }
 
 bool AppendRoom::Fits(const AppendSize& append) {
-  if (append.has_request_id || IsOlderThan(kAgeMax)) return false;
+  if (append.has_id || IsOlderThan(kAgeMax)) return false;
   Amount unseen = unseen_sum_;
   unseen += in_flight_;
   unseen += {append.messages, append.bytes, 1};

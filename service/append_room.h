@@ -19,7 +19,7 @@ namespace postkeeper {
 struct AppendSize {
   std::int64_t messages = 0;
   std::int64_t bytes = 0;
-  bool has_request_id = false;
+  bool has_id = false;
 };
 AppendSize SizeOf(const CheckedAppend& append);
 

@@ -36,19 +36,20 @@ grpc::ByteBuffer WithLogName(const grpc::ByteBuffer& frame, const Name& log_name
 // How it works. Frames are read and checked on gRPC's thread and wait in `accepted_`; Submit gives them to the engine
 // on its strand, in order. Answers are kept in the order of the frames.
 //
-// The frames of a stream without request_ids are appended here, whoever owns the log, and wait when there is no room
-// that does not have to be asked for. From the first frame with a request_id on, all go through the owner: that frame
-// is held back, with nothing read behind it, until all before it are answered, and then it is the first of a relayed
-// stream. So does all of a stream that begins with a request_id, or on a log too small for this (AppendRoom).
+// The frames of a stream without ids are appended here, whoever owns the log, and wait when there is no room that does
+// not have to be asked for. From the first frame with an id on, a request_id or a dedup_id, all go through the owner:
+// that frame is held back, with nothing read behind it, until all before it are answered, and then it is the first of a
+// relayed stream. So does all of a stream that begins with an id, or on a log too small for this (AppendRoom).
 //
 // «The first failure ends the stream, and no later frame is written» holds for these reasons:
 //  - What is wrong with a frame itself is found before it is accepted; then nothing more is read.
 //  - A frame that the engine refuses (the queue is full, too many calls) is refused before Append returns, since frames
-//    are given only while the engine is ready for them; then no further one is given.
+//    are given only while the engine is ready for them; then no further one is given. One with a dedup_id whose fate is
+//    open is given when that is known.
 //  - What fails later fails for a reason of the whole log (deleted, ZooKeeper gone, another owner), and the appender
 //    carries out batches in the order given: whatever is behind a batch that failed for good fails for the same reason.
-//    The owner is only checked for frames with a request_id; so frames with and without one are never on their way
-//    together.
+//    The owner is only checked for frames with an id; so frames with and without one are never on their way together.
+//    Nor are those that are safe to repeat and those that are not, since the stream's status says one thing of all.
 //  - Behind an OUTCOME_UNKNOWN a later frame can be written only if the one in question was.
 class AppendStream final : public BidiCall {
  public:
@@ -87,13 +88,21 @@ class AppendStream final : public BidiCall {
     Ticket ticket = 0;
     CheckedAppend append;
   };
+  // Frames on their way at one time are of one kind.
+  struct Kind {
+    bool has_id = false;
+    bool is_safe_to_repeat = false;
+
+    static Kind Of(const CheckedAppend& append) { return {append.has_id(), append.is_safe_to_repeat()}; }
+    friend bool operator==(const Kind&, const Kind&) = default;
+  };
 
   std::shared_ptr<AppendStream> Self() { return std::static_pointer_cast<AppendStream>(shared_from_this()); }
 
   bool MayHaveUnansweredWrites() {
     const bool is_relayed = FindRelay() != nullptr;
     absl::MutexLock lock(&mutex_);
-    if (submitted_ > 0) is_safe_to_repeat_ = submitted_with_id_;
+    if (submitted_ > 0) is_safe_to_repeat_ = submitted_kind_.is_safe_to_repeat;
     return is_relayed || unanswered_frames_ > static_cast<int>(accepted_.size());
   }
 
@@ -133,7 +142,7 @@ class AppendStream final : public BidiCall {
         unanswered_bytes_ += append->message_bytes;
         sizes_.push_back(append->message_bytes);
         if (is_first) log_name_ = append->log;
-        if (log_ && !append->request_id.empty() && !log_->is_serving()) {
+        if (log_ && append->has_id() && !log_->is_serving()) {
           needs_owner_ = true;
           frame_for_owner_ = WithLogName(bytes, *log_name_);
         }
@@ -225,16 +234,18 @@ class AppendStream final : public BidiCall {
 
   // ---- To the engine and back, on its strand
 
-  // The next frame that may be given to the engine now.
-  std::optional<Accepted> NextToSubmit() {
+  // The next frame that may be given to the engine now. `open_id`: a dedup_id of it whose fate is to be waited for
+  // first.
+  std::optional<Accepted> NextToSubmit(std::optional<IdHash>& open_id) {
     absl::MutexLock lock(&mutex_);
     if (has_failed_ || end_ || accepted_.empty() || is_waiting_) return std::nullopt;
     if (needs_owner_ && accepted_.size() == 1) return std::nullopt;
-    const bool has_id = !accepted_.front().append.request_id.empty();
-    if (submitted_ > 0 && has_id != submitted_with_id_) return std::nullopt;
+    if (submitted_ > 0 && Kind::Of(accepted_.front().append) != submitted_kind_) return std::nullopt;
+    open_id = log_->ids().FindOpen(accepted_.front().append);
+    if (open_id) return std::nullopt;
     Accepted next = std::move(accepted_.front());
     accepted_.pop_front();
-    submitted_with_id_ = has_id;
+    submitted_kind_ = Kind::Of(next.append);
     ++submitted_;
     return next;
   }
@@ -248,7 +259,7 @@ class AppendStream final : public BidiCall {
   // The engine would take the next frame now.
   bool IsReadyForNext() {
     const std::optional<AppendSize> next = NextSize();
-    return !next || log_->IsReadyFor(next->has_request_id) || log_->HasRoomFor(*next);
+    return !next || log_->IsReadyFor(next->has_id) || log_->HasRoomFor(*next);
   }
 
   // The frame that needs the owner is the next, and all before it were answered.
@@ -276,13 +287,40 @@ class AppendStream final : public BidiCall {
     if (MustRelayNext()) return RelayFromHere();
     if (IsOwnersTurn()) return;
     if (!IsReadyForNext()) return WaitUntilReady();
-    while (std::optional<Accepted> next = NextToSubmit()) {
+    std::optional<IdHash> open_id;
+    while (std::optional<Accepted> next = NextToSubmit(open_id)) {
       log_->Append(std::move(next->append), [self = Self(), ticket = next->ticket](absl::StatusOr<Appended> outcome) {
         self->OnAppended(ticket, outcome);
       });
       if (IsOwnersTurn()) return;
       if (!IsReadyForNext()) return WaitUntilReady();
     }
+    if (open_id) WaitForId(*open_id);
+  }
+
+  // Frames behind it wait, too: the order holds, and nothing is written behind a frame that fails.
+  void WaitForId(const IdHash& id) {
+    {
+      absl::MutexLock lock(&mutex_);
+      is_waiting_ = true;
+    }
+    log_->ids().WaitFor(id, [self = Self()](const absl::StatusOr<Appended>& fate) {
+      const absl::Status unknown = HasReason(fate.status(), Reason::kOutcomeUnknown) ? fate.status() : absl::OkStatus();
+      asio::post(self->log_->strand(), [self, unknown] {
+        {
+          absl::MutexLock lock(&self->mutex_);
+          self->is_waiting_ = false;
+          if (!unknown.ok() && !self->accepted_.empty() && !self->has_failed_) {
+            self->is_safe_to_repeat_ = self->accepted_.front().append.is_safe_to_repeat();
+          }
+        }
+        if (unknown.ok()) {
+          self->Submit();
+        } else {
+          self->FailAccepted(unknown);
+        }
+      });
+    });
   }
 
   // The next frame is the one that needs the owner: it waits for OnFrameSent.
@@ -300,12 +338,12 @@ class AppendStream final : public BidiCall {
     }
     auto wait = [](std::shared_ptr<AppendStream> self) -> Task<void> {
       const AppendSize next = self->NextSize().value_or(AppendSize());
-      const bool needs_owner = next.has_request_id || IsRelayed(self->context_) || self->log_->is_serving();
+      const bool needs_owner = next.has_id || IsRelayed(self->context_) || self->log_->is_serving();
       absl::Status status;
       if (!needs_owner) status = co_await self->log_->room().LookIfNeeded(next);
       // A log too small for this is not waited for; the client opens the stream again, at its owner.
       if (needs_owner || (status.ok() && !self->log_->room().SuitsStreams())) {
-        status = co_await self->log_->WaitUntilReadyFor(next.has_request_id, kOwnerPatience);
+        status = co_await self->log_->WaitUntilReadyFor(next.has_id, kOwnerPatience);
       } else {
         status = co_await self->log_->WaitForRoom(next, kOwnerPatience);
       }
@@ -356,8 +394,7 @@ class AppendStream final : public BidiCall {
     bool is_more_accepted = false;
     {
       absl::MutexLock lock(&mutex_);
-      // The frames of one moment have an id all or none.
-      if (!outcome.ok() && !has_failed_) is_safe_to_repeat_ = submitted_with_id_;
+      if (!outcome.ok() && !has_failed_) is_safe_to_repeat_ = submitted_kind_.is_safe_to_repeat;
       if (!outcome.ok()) has_failed_ = true;
       --submitted_;
       if (!is_gone) answers_.Give(ticket, std::move(answer));
@@ -422,8 +459,8 @@ class AppendStream final : public BidiCall {
 
   std::deque<Accepted> accepted_ ABSL_GUARDED_BY(mutex_);  // not yet given to the engine
   int submitted_ ABSL_GUARDED_BY(mutex_) = 0;              // given to it, and not answered
-  bool submitted_with_id_ ABSL_GUARDED_BY(mutex_) = false;
-  bool is_waiting_ ABSL_GUARDED_BY(mutex_) = false;     // for an owner, or for room
+  Kind submitted_kind_ ABSL_GUARDED_BY(mutex_);
+  bool is_waiting_ ABSL_GUARDED_BY(mutex_) = false;     // for an owner, for room, or for the fate of an id
   bool needs_owner_ ABSL_GUARDED_BY(mutex_) = false;    // the last frame accepted has an id; nothing is read behind it
   bool is_turning_ ABSL_GUARDED_BY(mutex_) = false;     // to the owner
   bool has_bad_frame_ ABSL_GUARDED_BY(mutex_) = false;  // nothing is read behind it

@@ -1,12 +1,14 @@
 #include "service/id_window.h"
 
 #include <algorithm>
+#include <asio/post.hpp>
 #include <string>
 #include <utility>
 
 #include "service/logging.h"
 #include "zkstore/errors.h"
 #include "zkstore/mutation.h"
+#include "zkstore/text.h"
 
 namespace postkeeper {
 namespace {
@@ -21,8 +23,8 @@ IdWindow::IdWindow(EngineContext& context, const Uid& log, asio::any_io_executor
     : context_(context),
       log_(log),
       strand_(strand),
-      ids_(std::make_shared<RequestIds>(context.environment, strand, context.limits.request_ids_max,
-                                        context.limits.request_id_window)),
+      ids_(std::make_shared<AppendIds>(context.environment, strand, context.limits.request_ids_max,
+                                       context.limits.request_id_window)),
       progress_(context.environment, strand),
       drop_(context.environment, strand) {}
 
@@ -54,7 +56,7 @@ Task<void> IdWindow::Load(std::shared_ptr<IdWindow> self, std::uint64_t reign, s
   while (reign == reign_) {
     const absl::Status status = co_await LoadOnce(reign, reader);
     if (reign != reign_ || status.ok()) break;
-    LogWarning("could not read the request_ids of a log", {{"log", log_.ToHex()}, {"error", status.message()}});
+    LogWarning("could not read the ids of a log", {{"log", log_.ToHex()}, {"error", status.message()}});
     co_await SleepFor(context_.environment, kRetryPause);
   }
 }
@@ -74,7 +76,7 @@ Task<absl::Status> IdWindow::LoadOnce(std::uint64_t reign, std::shared_ptr<LogRe
   for (const BatchIds& batch : saved->batches) Learn(batch);
   if (saved->damaged_until) {
     ++context_.corruptions;
-    LogError("request_ids of deleted batches cannot be read; calls with ids are refused until they are too old",
+    LogError("ids of deleted batches cannot be read; calls with ids are refused until they are too old",
              {{"log", log_.ToHex()}, {"path", saved->damaged_path}});
     damaged_until_ = saved->damaged_until;
     damaged_path_ = std::move(saved->damaged_path);
@@ -87,7 +89,7 @@ Task<absl::Status> IdWindow::LoadOnce(std::uint64_t reign, std::shared_ptr<LogRe
 
 void IdWindow::Learn(const BatchIds& batch) {
   for (const HashedId& id : batch.ids) {
-    ids_->Learn(id.hash, {batch.writer, id.first_index, id.count}, batch.written_at);
+    ids_->Learn(id.hash, {batch.writer, id.first_index, id.count, id.duplicates}, batch.written_at);
   }
 }
 
@@ -98,11 +100,15 @@ void IdWindow::Learn(Position at, const Batch& batch) {
   const Duration age = std::max<Duration>(context_.environment.WallNow() - batch.append_time(), Duration::zero());
   const Instant written_at = batch.created() ? store_->InstantOf(*batch.created()) : context_.environment.Now() - age;
   learned.written_at = written_at;
-  for (const BatchRequestId& id : batch.request_ids()) {
-    const IdHash hash = HashOfRequestId(id.request_id);
-    const Instant counts = ids_->Learn(hash, {learned.writer, id.first_index, id.count}, written_at);
-    learned.written_at = std::max(learned.written_at, counts);
-    learned.ids.push_back({hash, id.first_index, id.count});
+  for (BatchRequestId& id : batch.request_ids()) {
+    learned.ids.push_back({HashOfRequestId(id.request_id), id.first_index, id.count, std::move(id.duplicates)});
+  }
+  if (!IsMutated(Mutation::kOverlookDedupIds)) {
+    for (const BatchDedupId& id : batch.dedup_ids()) learned.ids.push_back({id.hash, id.index, 1});
+  }
+  for (const HashedId& id : learned.ids) {
+    const Appended appended{learned.writer, id.first_index, id.count, id.duplicates};
+    learned.written_at = std::max(learned.written_at, ids_->Learn(id.hash, appended, written_at));
   }
   store_->Learn(at, std::move(learned));
   StartDropping();
@@ -124,16 +130,43 @@ Task<absl::Status> IdWindow::WaitUntilKnown(std::shared_ptr<LogOwnership> owners
     if (is_known()) co_return absl::OkStatus();
     const Instant now = context_.environment.Now();
     if (damaged_until_ && *damaged_until_ > now) {
-      co_return MakeError(Reason::kStoreCorrupt, "the request_ids of deleted batches cannot be read",
-                          {.path = damaged_path_});
+      co_return MakeError(Reason::kStoreCorrupt, "the ids of deleted batches cannot be read", {.path = damaged_path_});
     }
     if (now >= deadline) {
-      co_return MakeError(Reason::kNoOwner, "its request_ids are still being read after a change of owner");
+      co_return MakeError(Reason::kNoOwner, "its ids are still being read after a change of owner");
     }
     ++waiting_;
     co_await progress_.WaitFor(std::min<Duration>(deadline - now, kRetryPause));
     --waiting_;
   }
+}
+
+// ---- Calls
+
+std::shared_ptr<const AppendIds::Held> IdWindow::Enter(CheckedAppend& append, Done& done, const std::string& full_name,
+                                                       Again again) {
+  if (const std::optional<IdHash> open = ids_->FindOpen(append)) {
+    ids_->WaitFor(*open, [strand = strand_, append = std::move(append), done = std::move(done),
+                          again = std::move(again)](const absl::StatusOr<Appended>& fate) mutable {
+      if (HasReason(fate.status(), Reason::kOutcomeUnknown)) return done(fate.status());
+      asio::post(strand, [append = std::move(append), done = std::move(done), again = std::move(again)]() mutable {
+        again(std::move(append), std::move(done));
+      });
+    });
+    return nullptr;
+  }
+  auto held = std::make_shared<AppendIds::Held>();
+  switch (ids_->Enter(append, done, *held)) {
+    case AppendIds::Entered::kNew:
+      return held;
+    case AppendIds::Entered::kKnown:
+      return nullptr;
+    case AppendIds::Entered::kFull:
+      break;
+  }
+  done(MakeError(Reason::kTooManyCalls, Cat(full_name, " remembers too many request_ids and dedup_ids"),
+                 {.resource = full_name}));
+  return nullptr;
 }
 
 // ---- Dropping

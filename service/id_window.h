@@ -1,21 +1,23 @@
-// The request_ids of one log, over changes of its owner.
+// The request_ids and dedup_ids of one log, over changes of its owner.
 #ifndef POSTKEEPER_SERVICE_ID_WINDOW_H_
 #define POSTKEEPER_SERVICE_ID_WINDOW_H_
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 
 #include "absl/status/status.h"
+#include "service/append_ids.h"
 #include "service/engine_context.h"
 #include "service/log_ownership.h"
-#include "service/request_ids.h"
 #include "zkstore/dedup_store.h"
 #include "zkstore/log_reader.h"
 #include "zkstore/signal.h"
 
 namespace postkeeper {
 
-// How it works. Ids stand in three places: in memory (RequestIds), in the batches of the log, and, when these are
+// How it works. Ids stand in three places: in memory (AppendIds), in the batches of the log, and, when these are
 // deleted, in dedup/ (DedupStore). When a reign begins, what is in dedup/ is read, and the engine reads its log from
 // the front as it does anyway and tells of each batch. The window is known when both are done: the log up to where it
 // ended after it was taken. What was on its way then cannot come later, since an append with an id checks the owner.
@@ -42,7 +44,7 @@ class IdWindow : public std::enable_shared_from_this<IdWindow> {
 
   // From whoever follows the log: this batch is in it, and all before `followed` was read.
   void OnRead(Position at, const Batch& batch) {
-    if (batch.has_request_ids()) Learn(at, batch);
+    if (batch.has_ids()) Learn(at, batch);
   }
   void OnFollowed(Position followed) {
     followed_ = followed;
@@ -55,7 +57,15 @@ class IdWindow : public std::enable_shared_from_this<IdWindow> {
   // takes longer, STORE_CORRUPT.
   Task<absl::Status> WaitUntilKnown(std::shared_ptr<LogOwnership> ownership, Duration timeout);
 
-  RequestIds& ids() { return *ids_; }
+  // Enters the ids of a call, and takes out of it what is not to be written. Null: `done` was called or will be; the
+  // call is known, is refused, or waits for another one, and is then given to `again`. Else the call is to be appended,
+  // and the outcome to be given to ids().Finish with what is returned.
+  using Done = LogAppender::Done;
+  using Again = std::function<void(CheckedAppend append, Done done)>;
+  std::shared_ptr<const AppendIds::Held> Enter(CheckedAppend& append, Done& done, const std::string& full_name,
+                                               Again again);
+
+  AppendIds& ids() { return *ids_; }
   // Of this reign: what deletes batches asks it. Null before the first.
   const std::shared_ptr<DedupStore>& store() const { return store_; }
 
@@ -72,7 +82,7 @@ class IdWindow : public std::enable_shared_from_this<IdWindow> {
   const asio::any_io_executor strand_;
 
   // Touched only on the strand.
-  const std::shared_ptr<RequestIds> ids_;
+  const std::shared_ptr<AppendIds> ids_;
   std::shared_ptr<DedupStore> store_;
   OwnerView held_;
   std::uint64_t reign_ = 0;  // counts Begin and End

@@ -172,6 +172,14 @@ InspectTree BatchTree(std::string_view data, bool shows_bodies) {
     ids.push_back(std::move(entry));
   }
   if (!ids.empty()) tree.Add("request_ids", std::move(ids));
+  InspectTree::Items dedup_ids;
+  for (const BatchDedupId& id : batch.dedup_ids()) {
+    InspectTree entry;
+    entry.Add("index", std::int64_t{id.index});
+    entry.Add("hash", id.hash.ToHex());
+    dedup_ids.push_back(std::move(entry));
+  }
+  if (!dedup_ids.empty()) tree.Add("dedup_ids", std::move(dedup_ids));
   tree.Add("message_count", static_cast<std::int64_t>(batch.size()));
   InspectTree::Items messages;
   for (int i = 0; i < batch.size(); ++i) messages.push_back(MessageTree(batch, i, shows_bodies));

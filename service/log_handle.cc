@@ -88,6 +88,10 @@ AppendRoom& LogHandle::room() const {
   return std::visit([](const auto& engine) -> AppendRoom& { return engine->room(); }, engine_);
 }
 
+AppendIds& LogHandle::ids() const {
+  return std::visit([](const auto& engine) -> AppendIds& { return engine->ids(); }, engine_);
+}
+
 const std::string& LogHandle::full_name() const {
   return std::visit([](const auto& engine) -> const std::string& { return engine->full_name(); }, engine_);
 }

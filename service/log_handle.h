@@ -34,6 +34,7 @@ class LogHandle {
   // Whether it may be appended by this replica, which does not own the log.
   bool HasRoomFor(const AppendSize& append) const;
   AppendRoom& room() const;
+  AppendIds& ids() const;
   // OK when a HasRoomFor that was not will do, or this replica owns the log; at most `timeout`. QUEUE_FULL, STORE_FULL,
   // NO_OWNER, ZOOKEEPER_UNAVAILABLE; absl::NotFound when the log is gone.
   Task<absl::Status> WaitForRoom(AppendSize append, Duration timeout) const;

@@ -93,7 +93,7 @@ grpc::ServerUnaryReactor* ServeAppend(UnaryCall* call, const grpc::ByteBuffer& b
     call->Fail(append.status());
     return reactor;
   }
-  call->SetSafeToRepeat(!append->request_id.empty());
+  call->SetSafeToRepeat(append->is_safe_to_repeat());
   if (!call->Enter()) return reactor;
   if (std::optional<LogHandle> log = LogHandle::Find(call->broker(), *append->log)) {
     PostAppend(*std::move(log), call, *std::move(append), 1);

@@ -40,7 +40,7 @@ Task<OwnerRoute> RouteToOwner(Environment& environment, LogHandle log, bool is_r
 }
 
 Task<AppendRoute> RouteAppend(LogHandle log, AppendSize append, bool is_relayed) {
-  if (log.is_serving() || append.has_request_id || is_relayed) co_return AppendRoute::kOwner;
+  if (log.is_serving() || append.has_id || is_relayed) co_return AppendRoute::kOwner;
   if (log.HasRoomFor(append)) co_return AppendRoute::kHere;
   const absl::Status looked = co_await log.room().LookIfNeeded(append);
   if (absl::IsNotFound(looked)) {

@@ -50,9 +50,9 @@ enum class AppendRoute {
   kGone,   // the log was deleted: resolve its name again
 };
 
-// An append needs the owner of its log if it has a request_id, or if there is no room that does not have to be asked
-// for (AppendRoom); one that another replica has sent here for that reason, too. Reads the head record, if it must.
-// Runs on the log's strand.
+// An append needs the owner of its log if it has an id of either kind, or if there is no room that does not have to be
+// asked for (AppendRoom); one that another replica has sent here for that reason, too. Reads the head record, if it
+// must. Runs on the log's strand.
 Task<AppendRoute> RouteAppend(LogHandle log, AppendSize append, bool is_relayed);
 
 }  // namespace postkeeper

@@ -270,12 +270,11 @@ absl::Status QueueEngine::CheckRoom(const AppendSize& append) const {
 
 void QueueEngine::Enqueue(CheckedAppend append, LogAppender::Done done) {
   if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
-  const bool has_id = !append.request_id.empty();
-  if (IsReadyFor(has_id) || HasRoomFor(SizeOf(append))) return EnqueueNow(std::move(append), std::move(done));
+  if (IsReadyFor(append.has_id()) || HasRoomFor(SizeOf(append))) return EnqueueNow(std::move(append), std::move(done));
   // Calls that wait are woken in the order in which they came.
   auto wait = [](std::shared_ptr<QueueEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
-    const bool waits_with_id = !waiting.request_id.empty();
-    const absl::Status status = co_await self->WaitUntilReadyFor(waits_with_id, kOwnerPatience);
+    const bool has_id = waiting.has_id();
+    const absl::Status status = co_await self->WaitUntilReadyFor(has_id, kOwnerPatience);
     if (status.ok()) {
       self->EnqueueNow(std::move(waiting), std::move(answer));
     } else {
@@ -289,27 +288,25 @@ bool QueueEngine::HasRoomFor(const AppendSize& append) { return !is_serving() &&
 
 // Either this replica owns the log, or it is known that there is room.
 void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
+  std::shared_ptr<const AppendIds::Held> ids;
+  if (append.has_id()) {
+    ids = window_->Enter(append, done, full_name_,
+                         [self = shared_from_this()](CheckedAppend waited, LogAppender::Done answer) {
+                           self->Enqueue(std::move(waited), std::move(answer));
+                         });
+    if (!ids) return;
+  }
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
-  const bool has_id = !append.request_id.empty();
-  const IdHash id = has_id ? HashOfRequestId(append.request_id) : IdHash{};
-  if (has_id) {
-    const RequestIds::Entered entered = window_->ids().Enter(id, done);
-    if (entered == RequestIds::Entered::kKnown) return;
-    if (entered == RequestIds::Entered::kFull) {
-      return done(MakeError(Reason::kTooManyCalls, Cat("queue ", full_name_, " remembers too many request_ids"),
-                            {.resource = full_name_}));
-    }
-  }
   const bool is_owner = is_serving();
   if (absl::Status room = is_owner ? CheckRoom({messages, bytes}) : absl::OkStatus(); !room.ok()) {
-    if (has_id) window_->ids().Finish(id, room);
+    if (ids) window_->ids().Finish(*ids, room);
     return done(room);
   }
   if (!is_owner) room_->Begin({messages, bytes});
   appending_messages_ += messages;
   appending_bytes_ += bytes;
-  auto answered = [self = shared_from_this(), has_id, is_owner, id, messages, bytes, is_first = true,
+  auto answered = [self = shared_from_this(), ids, is_owner, messages, bytes, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     if (is_first && !is_owner) self->room_->End({messages, bytes});
     if (is_first) {
@@ -322,11 +319,12 @@ void QueueEngine::EnqueueNow(CheckedAppend append, LogAppender::Done done) {
     }
     if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
     if (outcome.ok()) self->metrics_->Enqueued(messages, bytes);
-    if (has_id) self->window_->ids().Finish(id, outcome);
+    if (ids) self->window_->ids().Finish(*ids, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
-  const std::optional<std::int32_t> fence = has_id ? std::optional(ownership_->held().version) : std::nullopt;
-  appender_->Append(std::move(append.messages), std::move(append.request_id), fence, std::move(answered));
+  const std::optional<std::int32_t> fence = ids ? std::optional(ownership_->held().version) : std::nullopt;
+  appender_->Append(std::move(append.messages), std::move(append.request_id), fence, std::move(answered),
+                    ids ? ids->duplicates : nullptr);
 }
 
 // ---- Administration

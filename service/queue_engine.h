@@ -100,12 +100,13 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   // ---- Messages in
 
   // The messages become one batch or part of one. QUEUE_FULL, STORE_FULL, and LogAppender's errors. With a request_id
-  // that is known, the answer of the first call with it, when that is known. Waits for the ownership of the log, unless
-  // HasRoomFor.
+  // that is known, the answer of the first call with it, when that is known; messages with a dedup_id that is known are
+  // not written (AppendIds). Waits for the ownership of the log, unless HasRoomFor.
   void Enqueue(CheckedAppend append, LogAppender::Done done);
-  // What has no request_id needs no owner: true if it may be appended here, whoever owns the log (AppendRoom).
+  // What has no id needs no owner: true if it may be appended here, whoever owns the log (AppendRoom).
   bool HasRoomFor(const AppendSize& append);
   AppendRoom& room() { return *room_; }
+  AppendIds& ids() { return window_->ids(); }
 
   // ---- Messages out
 
@@ -200,11 +201,11 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   void RemoveOwnerObserver(ObserverId observer);
   // Of the ownership that this replica has, or had last.
   std::int64_t epoch() const { return ownership_->held().epoch; }
-  // True when Enqueue need not wait: it is serving and, for a call with a request_id, knows what was written.
+  // True when Enqueue need not wait: it is serving and, for a call with an id, knows what was written.
   bool IsReadyFor(bool has_id) const { return is_serving() && (!has_id || window_->is_known()); }
   // OK when it is serving; waits for it, at most `timeout`. ZOOKEEPER_UNAVAILABLE, NO_OWNER, QUEUE_NOT_FOUND.
   Task<absl::Status> WaitUntilServing(Duration timeout);
-  // OK when IsReadyFor. The same errors, and STORE_CORRUPT for a call with a request_id.
+  // OK when IsReadyFor. The same errors, and STORE_CORRUPT for a call with an id.
   Task<absl::Status> WaitUntilReadyFor(bool has_id, Duration timeout);
   // The ZooKeeper session has changed its state. Thread-safe.
   void OnSessionChange() { ownership_->OnSessionChange(); }
@@ -384,7 +385,7 @@ class QueueEngine : public std::enable_shared_from_this<QueueEngine> {
   std::shared_ptr<LogReader> reader_;
   std::shared_ptr<Cursor> cursor_;
   std::unique_ptr<Dispatcher> dispatcher_;
-  const std::shared_ptr<IdWindow> window_;  // of request_ids
+  const std::shared_ptr<IdWindow> window_;  // of request_ids and dedup_ids
   std::unique_ptr<QueueMetrics> metrics_;
 
   std::map<ConsumerId, Consumer> consumers_;  // ordered, so that a run follows from its seed

@@ -269,11 +269,10 @@ bool TopicEngine::HasRoomFor(const AppendSize& append) { return !is_serving() &&
 
 void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
   if (is_draining_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
-  const bool has_id = !append.request_id.empty();
-  if (IsReadyFor(has_id) || HasRoomFor(SizeOf(append))) return PublishNow(std::move(append), std::move(done));
+  if (IsReadyFor(append.has_id()) || HasRoomFor(SizeOf(append))) return PublishNow(std::move(append), std::move(done));
   auto wait = [](std::shared_ptr<TopicEngine> self, CheckedAppend waiting, LogAppender::Done answer) -> Task<void> {
-    const bool waits_with_id = !waiting.request_id.empty();
-    const absl::Status status = co_await self->WaitUntilReadyFor(waits_with_id, kOwnerPatience);
+    const bool has_id = waiting.has_id();
+    const absl::Status status = co_await self->WaitUntilReadyFor(has_id, kOwnerPatience);
     if (status.ok()) {
       self->PublishNow(std::move(waiting), std::move(answer));
     } else {
@@ -285,26 +284,24 @@ void TopicEngine::Publish(CheckedAppend append, LogAppender::Done done) {
 
 // Either this replica owns the log, or it is known that there is room.
 void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
+  std::shared_ptr<const AppendIds::Held> ids;
+  if (append.has_id()) {
+    ids = window_->Enter(append, done, full_name_,
+                         [self = shared_from_this()](CheckedAppend waited, LogAppender::Done answer) {
+                           self->Publish(std::move(waited), std::move(answer));
+                         });
+    if (!ids) return;
+  }
   const auto messages = static_cast<std::int64_t>(append.messages.size());
   const std::int64_t bytes = append.message_bytes;
-  const bool has_id = !append.request_id.empty();
-  const IdHash id = has_id ? HashOfRequestId(append.request_id) : IdHash{};
-  if (has_id) {
-    const RequestIds::Entered entered = window_->ids().Enter(id, done);
-    if (entered == RequestIds::Entered::kKnown) return;
-    if (entered == RequestIds::Entered::kFull) {
-      return done(MakeError(Reason::kTooManyCalls, Cat("topic ", full_name_, " remembers too many request_ids"),
-                            {.resource = full_name_}));
-    }
-  }
   const bool is_owner = is_serving();
   if (const absl::Status full = AppendRoom::CheckStoreBound(context_.stored_bytes + bytes, context_.limits, full_name_);
       is_owner && !full.ok()) {
-    if (has_id) window_->ids().Finish(id, full);
+    if (ids) window_->ids().Finish(*ids, full);
     return done(full);
   }
   if (!is_owner) room_->Begin({messages, bytes});
-  auto answered = [self = shared_from_this(), has_id, is_owner, id, messages, bytes, is_first = true,
+  auto answered = [self = shared_from_this(), ids, is_owner, messages, bytes, is_first = true,
                    done = std::move(done)](absl::StatusOr<Appended> outcome) mutable {
     if (is_first && !is_owner) self->room_->End({messages, bytes});
     if (HasReason(outcome.status(), Reason::kQueueNotFound)) {
@@ -313,11 +310,12 @@ void TopicEngine::PublishNow(CheckedAppend append, LogAppender::Done done) {
     }
     if (HasReason(outcome.status(), Reason::kNoOwner)) self->ownership_->Doubt();
     if (outcome.ok()) self->metrics_->Published(messages, bytes);
-    if (has_id) self->window_->ids().Finish(id, outcome);
+    if (ids) self->window_->ids().Finish(*ids, outcome);
     if (std::exchange(is_first, false)) done(std::move(outcome));
   };
-  const std::optional<std::int32_t> fence = has_id ? std::optional(ownership_->held().version) : std::nullopt;
-  appender_->Append(std::move(append.messages), std::move(append.request_id), fence, std::move(answered));
+  const std::optional<std::int32_t> fence = ids ? std::optional(ownership_->held().version) : std::nullopt;
+  appender_->Append(std::move(append.messages), std::move(append.request_id), fence, std::move(answered),
+                    ids ? ids->duplicates : nullptr);
 }
 
 // ---- Subscribing

@@ -43,6 +43,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   void Publish(CheckedAppend append, LogAppender::Done done);
   bool HasRoomFor(const AppendSize& append);
   AppendRoom& room() { return *room_; }
+  AppendIds& ids() { return window_->ids(); }
 
   // ---- Subscribing
 
@@ -150,7 +151,7 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   std::uint64_t reign_ = 0;  // as of QueueEngine
   std::shared_ptr<LogAppender> appender_;
   std::shared_ptr<LogReader> reader_;
-  const std::shared_ptr<IdWindow> window_;  // of request_ids
+  const std::shared_ptr<IdWindow> window_;  // of request_ids and dedup_ids
   std::unique_ptr<TopicMetrics> metrics_;
   std::deque<Kept> kept_;      // oldest first
   std::int64_t messages_ = 0;  // of kept_

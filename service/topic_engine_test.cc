@@ -427,5 +427,29 @@ TEST_F(TopicEngineTest, RequestIdsOutliveOwnersAndTrims) {
   EXPECT_NE(publish("m0", "id0"), first[0]);
 }
 
+// A message with a known dedup_id is published once, over changes of the owner and when its batch was trimmed; the
+// others of its call are published.
+TEST_F(TopicEngineTest, DedupIdsOutliveOwnersAndTrims) {
+  const auto publish = [this](const std::vector<std::string>& messages) {
+    const auto pending = StartPublish(topic_, MakeAppendWithDedupIds(messages));
+    EXPECT_TRUE(environment_.RunUntil([&] { return pending->is_done(); }, minutes(1)));
+    EXPECT_TRUE(pending->result->ok()) << pending->result->status();
+    return pending->result->ok() ? AnswerOf(**pending->result) : std::vector<std::string>();
+  };
+  const std::vector<std::string> first = publish({"a:A", "b:B"});
+  CrashAndBoot();
+  const std::vector<std::string> mixed = publish({"b:B", "c:C", "c:C"});
+  EXPECT_THAT(mixed, ElementsAre(first[1], mixed[1], mixed[1], "0", "2"));
+  ASSERT_THAT(publish({"d"}), testing::SizeIs(1));
+  TopicSettings settings = settings_;
+  settings.max_messages = 1;
+  Set(settings);
+  environment_.AdvanceBy(seconds(10));
+  for (int round = 0; round < 2; ++round) {
+    CrashAndBoot();
+    EXPECT_THAT(publish({"c:C", "a:A", "b:B"}), ElementsAre(mixed[1], first[0], first[1], "0", "1", "2"));
+  }
+}
+
 }  // namespace
 }  // namespace postkeeper

@@ -20,7 +20,6 @@ constexpr std::string_view kUnserved[] = {
     "postkeeper.v1.AdminService.ListSubscriptions",
     "postkeeper.v1.AdminService.UpdateSubscription",
     "postkeeper.v1.DequeueRequest.at_most_once",
-    "postkeeper.v1.Message.dedup_id",
     "postkeeper.v1.Message.ordering_key",
     "postkeeper.v1.Message.priority",
     "postkeeper.v1.Message.time_to_live",

@@ -120,7 +120,12 @@ struct CheckedAppend {
   std::optional<Name> log;  // nullopt only in a later frame of a stream: the same as before
   std::vector<NewMessage> messages;
   std::int64_t message_bytes = 0;  // of all of them
+  std::size_t dedup_ids = 0;       // so many of them have one
   std::string request_id;          // "" = none
+
+  bool has_id() const { return !request_id.empty() || dedup_ids > 0; }
+  // The same again writes nothing twice.
+  bool is_safe_to_repeat() const { return !request_id.empty() || dedup_ids == messages.size(); }
 };
 
 struct AppendContext {

@@ -67,12 +67,10 @@ WallTime CheckDue(const v1::Message& message, std::string_view path, WallTime no
 
 // What is declared but not served has its bounds all the same: INVALID_FIELD comes before FIELD_NOT_SERVED.
 void CheckUnservedFields(const v1::Message& message, std::string_view path, FieldChecks& checks) {
-  const bool has_any = !message.ordering_key().empty() || message.priority() != 0 || message.has_time_to_live() ||
-                       !message.dedup_id().empty();
+  const bool has_any = !message.ordering_key().empty() || message.priority() != 0 || message.has_time_to_live();
   if (!has_any) return;
   checks.Text(Of(path, "ordering_key"), message.ordering_key(), kOrderingKeyBytesMax);
   checks.Between(Of(path, "priority"), message.priority(), 0, kPriorityMax);
-  checks.Text(Of(path, "dedup_id"), message.dedup_id(), kDedupIdBytesMax);
   if (message.has_time_to_live()) {
     checks.Between(Of(path, "time_to_live"), message.time_to_live(), Duration(1), Duration::max());
   }
@@ -99,6 +97,9 @@ WallTime CheckOneMessage(std::string_view bytes, std::string_view path, WallTime
   if (scratch.attributes_size() > 0) CheckAttributes(scratch, path, checks);
   if (scratch.content_type().size() > kContentTypeBytesMax) {
     checks.Text(Of(path, "content_type"), scratch.content_type(), kContentTypeBytesMax);
+  }
+  if (scratch.dedup_id().size() > kDedupIdBytesMax) {
+    checks.Text(Of(path, "dedup_id"), scratch.dedup_id(), kDedupIdBytesMax);
   }
   CheckUnservedFields(scratch, path, checks);
   checks.Add(RefuseUnknownFields(scratch, path));
@@ -172,7 +173,13 @@ absl::StatusOr<CheckedAppend> CheckAppend(wire::v1::AppendRequest&& request, con
     std::string& bytes = *request.mutable_messages(i);
     path = absl::StrCat("messages[", i, "]");
     const WallTime due = CheckOneMessage(bytes, path, context.now, context.limits, scratch, checks);
-    append.messages.push_back({.bytes = std::move(bytes), .due = due});
+    NewMessage& message = append.messages.emplace_back();
+    message.bytes = std::move(bytes);
+    message.due = due;
+    if (!scratch.dedup_id().empty()) {
+      message.dedup_id = HashOfDedupId(scratch.dedup_id());
+      ++append.dedup_ids;
+    }
   }
   if (!checks.ok()) return checks.status();
   return append;

@@ -264,7 +264,6 @@ TEST(ValidateAppendTest, WrongDeliverAt) {
 TEST(ValidateAppendTest, UnservedFieldsOfAMessage) {
   EXPECT_EQ(ErrorAfter([](v1::Message& m) { m.set_ordering_key("k"); }), "FIELD_NOT_SERVED messages[0].ordering_key");
   EXPECT_EQ(ErrorAfter([](v1::Message& m) { m.set_priority(9); }), "FIELD_NOT_SERVED messages[0].priority");
-  EXPECT_EQ(ErrorAfter([](v1::Message& m) { m.set_dedup_id("d"); }), "FIELD_NOT_SERVED messages[0].dedup_id");
   EXPECT_EQ(ErrorAfter([](v1::Message& m) { m.mutable_time_to_live()->set_seconds(1); }),
             "FIELD_NOT_SERVED messages[0].time_to_live");
   const auto add_unknown = [](google::protobuf::Message& m) {
@@ -276,6 +275,32 @@ TEST(ValidateAppendTest, UnservedFieldsOfAMessage) {
   v1::EnqueueRequest request = ARequest();
   add_unknown(request);
   EXPECT_EQ(ErrorOf(request), "FIELD_NOT_SERVED field 99");
+}
+
+// A dedup_id becomes a hash; an empty one is none, and the longest one passes. With one on every message, or a
+// request_id, the call is safe to repeat.
+TEST(ValidateAppendTest, DedupIds) {
+  v1::EnqueueRequest request = ARequest(3);
+  EXPECT_FALSE(Check(request)->has_id());
+  EXPECT_FALSE(Check(request)->is_safe_to_repeat());
+  request.mutable_messages(0)->set_dedup_id("a");
+  request.mutable_messages(2)->set_dedup_id(std::string(128, 'x'));
+  const absl::StatusOr<CheckedAppend> append = Check(request);
+  ASSERT_TRUE(append.ok()) << append.status();
+  EXPECT_EQ(append->messages[0].dedup_id, HashOfDedupId("a"));
+  EXPECT_EQ(append->messages[1].dedup_id, std::nullopt);
+  EXPECT_EQ(append->messages[2].dedup_id, HashOfDedupId(std::string(128, 'x')));
+  EXPECT_EQ(append->messages[0].bytes, request.messages(0).SerializeAsString());
+  EXPECT_EQ(append->dedup_ids, 2u);
+  EXPECT_TRUE(append->has_id());
+  EXPECT_FALSE(append->is_safe_to_repeat());
+  request.mutable_messages(1)->set_dedup_id("a");
+  EXPECT_TRUE(Check(request)->is_safe_to_repeat());
+  request.mutable_messages(1)->clear_dedup_id();
+  request.set_request_id("r");
+  EXPECT_TRUE(Check(request)->is_safe_to_repeat());
+  request.mutable_messages(1)->set_dedup_id(std::string(129, 'x'));
+  EXPECT_EQ(ErrorOf(request), "INVALID_FIELD messages[1].dedup_id");
 }
 
 // Their bounds hold already, since a broken bound comes first in the order of errors.

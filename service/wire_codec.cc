@@ -139,11 +139,18 @@ grpc::Slice EncodeMessage(const google::protobuf::MessageLite& message) {
 
 grpc::Slice EncodeAppended(const Appended& appended) {
   constexpr int kMessageIds = 1;
+  constexpr int kDuplicates = 2;
   std::string out;
-  for (std::uint32_t i = 0; i < appended.count; ++i) {
+  for (std::uint32_t i = 0; i < appended.size(); ++i) {
     const std::string id = appended.MessageId(i);
-    if (i == 0) out.reserve(appended.count * TextBytes(id));  // all ids are of the same length
+    if (i == 0) out.reserve(appended.size() * TextBytes(id));  // all ids are of the same length
     PutText(kMessageIds, id, out);
+  }
+  if (appended.duplicates) {
+    std::size_t size = 0;
+    for (const Duplicate& duplicate : *appended.duplicates) size += VarintBytes(duplicate.index);
+    PutLength(kDuplicates, size, out);
+    for (const Duplicate& duplicate : *appended.duplicates) PutVarint(duplicate.index, out);
   }
   return ToSlice(std::move(out));
 }

@@ -155,6 +155,26 @@ TEST(WireCodecTest, AppendedIds) {
   EXPECT_EQ(response.duplicates_size(), 0);
 }
 
+// Duplicates are named by their indexes, and have the ids of the messages that they are duplicates of.
+TEST(WireCodecTest, AppendedDuplicates) {
+  const Writer own{.process = {{1}}, .generation = 2, .version = 3};
+  const Writer other{.process = {{4}}, .generation = 5, .version = 6};
+  Appended appended{.writer = own, .first_index = 7, .count = 198};
+  appended.duplicates =
+      std::make_shared<const std::vector<Duplicate>>(std::vector<Duplicate>{{0, other, 9}, {198, own, 8}});
+  const auto response = Parse<v1::EnqueueResponse>(EncodeAppended(appended));
+  ASSERT_EQ(response.message_ids_size(), 200);
+  const auto id = [](const Writer& writer, std::uint16_t index) {
+    return EncodeMessageId({writer.process, writer.generation, writer.version, index});
+  };
+  EXPECT_EQ(response.message_ids(0), id(other, 9));
+  EXPECT_EQ(response.message_ids(1), id(own, 7));
+  EXPECT_EQ(response.message_ids(197), id(own, 203));
+  EXPECT_EQ(response.message_ids(198), id(own, 8));
+  EXPECT_EQ(response.message_ids(199), id(own, 204));
+  EXPECT_THAT(response.duplicates(), testing::ElementsAre(0, 198));
+}
+
 // Failures and settled frames carry what the engine said.
 TEST(WireCodecTest, SettledFrames) {
   const std::vector<SettleFailure> failures = {{"a", SettleError::kAlreadySettled, "gone"},

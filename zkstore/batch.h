@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "zkstore/environment.h"
+#include "zkstore/id_hash.h"
 #include "zkstore/position.h"
 #include "zkstore/text_id.h"
 
@@ -18,7 +19,8 @@ namespace postkeeper {
 
 namespace storage::v1 {
 class BatchRecord;
-}
+class DuplicatesRecord;
+}  // namespace storage::v1
 
 // Who wrote a batch. With an index it makes a message id, which is therefore known before the write.
 struct Writer {
@@ -29,19 +31,49 @@ struct Writer {
   friend bool operator==(const Writer&, const Writer&) = default;
 };
 
-// What a producer gives: the bytes of a postkeeper.v1.Message and when it is due (kNotDelayed = at once).
+// What a producer gives: the bytes of a postkeeper.v1.Message, when it is due (kNotDelayed = at once), and the hash of
+// its dedup_id.
 struct NewMessage {
   static constexpr WallTime kNotDelayed{};
 
   std::string bytes;
   WallTime due = kNotDelayed;
+  std::optional<IdHash> dedup_id = std::nullopt;
 };
+
+// A message of a call that was not written, since there was one with its dedup_id: that one.
+struct Duplicate {
+  std::uint32_t index = 0;  // among the messages of the call
+  Writer writer;
+  std::uint32_t message_index = 0;  // in the batch of `writer`
+
+  friend bool operator==(const Duplicate&, const Duplicate&) = default;
+};
+// Those of one call, by rising index; null = none.
+//
+// Before the call's own batch is built, a Duplicate of another message of the same call has the default Writer, and its
+// message_index counts from the first message of the call that is written. PlacedAt says where they are then.
+using Duplicates = std::shared_ptr<const std::vector<Duplicate>>;
+// What each adds to a record at most.
+inline constexpr std::size_t kBytesPerDuplicate = 40;
+Duplicates PlacedAt(const Duplicates& duplicates, const Writer& own, std::uint32_t first_index);
+
+// As records keep them; `own` is the writer of the batch that the record is of. Null if the record is damaged.
+void EncodeDuplicates(const Duplicates& duplicates, const Writer& own, storage::v1::DuplicatesRecord& record);
+Duplicates DecodeDuplicates(const storage::v1::DuplicatesRecord& record, const Writer& own);
 
 // A request_id whose messages are in a batch.
 struct BatchRequestId {
   std::string request_id;
   std::uint32_t first_index = 0;
   std::uint32_t count = 0;
+  Duplicates duplicates;  // of the same call
+};
+
+// A dedup_id whose message is in a batch.
+struct BatchDedupId {
+  IdHash hash;
+  std::uint32_t index = 0;
 };
 
 // Immutable once built; thread-safe then. On the wire a batch is
@@ -78,8 +110,10 @@ class Batch {
   // When it was committed, by the clock of ZooKeeper's leader; none for one that was not read from there.
   std::optional<WallTime> created() const { return created_; }
   bool ends_segment() const;
-  bool has_request_ids() const;
+  // Of either kind.
+  bool has_ids() const;
   std::vector<BatchRequestId> request_ids() const;
+  std::vector<BatchDedupId> dedup_ids() const;
   // What it costs in memory, about.
   std::size_t memory_bytes() const { return memory_bytes_; }
   // Bytes of all messages.
@@ -90,6 +124,7 @@ class Batch {
   friend class BatchBuilder;
   Batch();
   void Measure();
+  bool AreIdsWhole() const;
 
   std::unique_ptr<storage::v1::BatchRecord> record_;
   std::optional<WallTime> created_;
@@ -103,8 +138,8 @@ class BatchBuilder {
   BatchBuilder();
   ~BatchBuilder();
 
-  // Returns the index of the first of the messages.
-  std::uint32_t Add(std::vector<NewMessage> messages, std::string_view request_id);
+  // Returns the index of the first of the messages. `duplicates` are kept with the request_id.
+  std::uint32_t Add(std::vector<NewMessage> messages, std::string_view request_id, const Duplicates& duplicates = {});
   int size() const;
   // An upper bound of the encoded size.
   std::size_t bytes() const { return other_bytes_ + message_bytes_; }

@@ -3,6 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "postkeeper/storage/v1/records.pb.h"
+#include "zkstore/text.h"
+
 namespace postkeeper {
 namespace {
 
@@ -48,6 +51,64 @@ TEST(BatchTest, DecodesWhatWasEncoded) {
   }
 }
 
+// A batch says which of its messages have dedup_ids, and which messages of a call were duplicates, of its own messages
+// and of others.
+TEST(BatchTest, KeepsDedupIdsAndDuplicates) {
+  EXPECT_TRUE(BuildTwo().batch->has_ids());
+  EXPECT_TRUE(BuildTwo().batch->dedup_ids().empty());
+  BatchBuilder builder;
+  builder.Add({{.bytes = "without"}}, "");
+  std::vector<NewMessage> messages(3);
+  messages[0].dedup_id = HashOfDedupId("a");
+  messages[2].dedup_id = HashOfDedupId("b");
+  const Writer other{.process = {{9}}, .generation = 4, .version = 0};
+  const auto duplicates = std::make_shared<const std::vector<Duplicate>>(
+      std::vector<Duplicate>{{1, Writer{}, 0}, {3, other, 17}, {5, SomeWriter(), 8}, {6, Writer{}, 2}});
+  EXPECT_EQ(builder.Add(std::move(messages), "call", duplicates), 1u);
+  BatchBuilder::Built built = std::move(builder).Build(SomeWriter(), kNow);
+  absl::StatusOr<std::shared_ptr<const Batch>> read = Batch::Decode(built.encoded);
+  ASSERT_TRUE(read.ok()) << read.status();
+  for (const Batch* batch : {built.batch.get(), read->get()}) {
+    EXPECT_TRUE(batch->has_ids());
+    ASSERT_EQ(batch->dedup_ids().size(), 2u);
+    EXPECT_EQ(batch->dedup_ids()[0].hash, HashOfDedupId("a"));
+    EXPECT_EQ(batch->dedup_ids()[0].index, 1u);
+    EXPECT_EQ(batch->dedup_ids()[1].hash, HashOfDedupId("b"));
+    EXPECT_EQ(batch->dedup_ids()[1].index, 3u);
+    ASSERT_NE(batch->request_ids()[0].duplicates, nullptr);
+    const std::vector<Duplicate> placed = {
+        {1, SomeWriter(), 1}, {3, other, 17}, {5, SomeWriter(), 8}, {6, SomeWriter(), 3}};
+    EXPECT_EQ(*batch->request_ids()[0].duplicates, placed);
+    EXPECT_EQ(*PlacedAt(duplicates, SomeWriter(), 1), placed);
+  }
+}
+
+// Ids of messages that are not there are damage, and so are duplicates that do not fit together.
+TEST(BatchTest, IdsMustFit) {
+  const auto decode = [](storage::v1::DuplicatesRecord record) { return DecodeDuplicates(record, SomeWriter()); };
+  storage::v1::DuplicatesRecord record;
+  const auto duplicates = std::make_shared<const std::vector<Duplicate>>(
+      std::vector<Duplicate>{{1, SomeWriter(), 1}, {3, Writer{.process = {{9}}}, 17}});
+  EncodeDuplicates(duplicates, SomeWriter(), record);
+  ASSERT_NE(decode(record), nullptr);
+  EXPECT_EQ(*decode(record), *duplicates);
+  storage::v1::DuplicatesRecord bad = record;
+  bad.set_indexes(1, 1);
+  EXPECT_EQ(decode(bad), nullptr) << "not rising";
+  bad = record;
+  bad.set_chain_numbers(0, 2);
+  EXPECT_EQ(decode(bad), nullptr) << "no such chain";
+  bad = record;
+  bad.set_message_indexes(0, 4096);
+  EXPECT_EQ(decode(bad), nullptr) << "no such message";
+  bad = record;
+  bad.add_versions(1);
+  EXPECT_EQ(decode(bad), nullptr) << "one too many";
+  bad = record;
+  bad.mutable_chains(0)->set_process_id("short");
+  EXPECT_EQ(decode(bad), nullptr) << "no process";
+}
+
 // The id of a message is given by its writer and its index, as the appender tells it before the write.
 TEST(BatchTest, MessageIdNamesWriterAndIndex) {
   const std::string text = BuildTwo().batch->MessageId(1);
@@ -89,7 +150,14 @@ TEST(BatchTest, BuilderNeverUnderstatesTheSize) {
         message.bytes = std::string(size, 'x');
         message.due = kNow;
       }
-      builder.Add(std::move(messages), i % 2 == 0 ? std::string(64, 'r') : "");
+      if (i % 3 == 0) messages[1].dedup_id = HashOfDedupId(Cat(i));
+      std::vector<Duplicate> duplicates;
+      for (std::uint32_t j = 0; j < 5; ++j) {
+        const Writer far{.process = {{9}}, .generation = j << 28, .version = 1u << 31};
+        duplicates.push_back({4000 + j, far, 4095});
+      }
+      builder.Add(std::move(messages), i % 2 == 0 ? std::string(64, 'r') : "",
+                  i % 4 == 0 ? std::make_shared<const std::vector<Duplicate>>(duplicates) : nullptr);
     }
     const std::size_t bound = builder.bytes();
     EXPECT_GE(bound, std::move(builder).Build(SomeWriter(), kNow).encoded.size());

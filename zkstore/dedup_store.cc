@@ -1,8 +1,5 @@
 #include "zkstore/dedup_store.h"
 
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -13,10 +10,6 @@ namespace postkeeper {
 namespace {
 
 using std::chrono::milliseconds;
-
-// Seeds of the hash; they keep the kinds of ids apart. Durable: never given another meaning. 2 is reserved for
-// dedup_id.
-constexpr std::uint64_t kRequestIdSeed = 1;
 
 // Farther apart no two moments are, whatever a record says.
 constexpr milliseconds kLongestAge = std::chrono::hours(24 * 365 * 10);
@@ -30,15 +23,6 @@ Instant NewestOf(const std::vector<BatchIds>& batches) {
 }
 
 }  // namespace
-
-IdHash HashOfRequestId(std::string_view request_id) {
-  XXH128_canonical_t canonical;
-  XXH128_canonicalFromHash(&canonical, XXH3_128bits_withSeed(request_id.data(), request_id.size(), kRequestIdSeed));
-  IdHash hash;
-  static_assert(sizeof(canonical.digest) == sizeof(hash.bytes));
-  std::copy(std::begin(canonical.digest), std::end(canonical.digest), hash.bytes.begin());
-  return hash;
-}
 
 DedupStore::DedupStore(Environment& environment, zk::Client& client, const Layout& layout, const Uid& log,
                        const OwnerView& held, Instant taken_at, Duration window)
@@ -113,6 +97,11 @@ bool DedupStore::Decode(std::string_view data, std::vector<BatchIds>& batches) c
       if (std::uint64_t{first} + count > Batch::kMessagesMax) return false;
       batch.ids.push_back({*IdHash::FromBytes(hash), first, count});
     }
+    for (const storage::v1::DedupAnswer& answer : stored.answers()) {
+      Duplicates duplicates = DecodeDuplicates(answer.duplicates(), batch.writer);
+      if (answer.id() >= ids || !duplicates) return false;
+      batch.ids[answer.id()].duplicates = std::move(duplicates);
+    }
   }
   return true;
 }
@@ -120,14 +109,19 @@ bool DedupStore::Decode(std::string_view data, std::vector<BatchIds>& batches) c
 // ---- Writing
 
 void DedupStore::Learn(Position batch, BatchIds ids) {
-  if (!ids.ids.empty() && IsInWindow(ids.written_at)) batches_[batch.BatchStart()] = std::move(ids);
+  if (ids.ids.empty() || !IsInWindow(ids.written_at)) return;
+  ids.bytes = kBytesPerBatch + ids.ids.size() * kBytesPerId;
+  for (const HashedId& id : ids.ids) {
+    if (id.duplicates) ids.bytes += kBytesPerAnswer + id.duplicates->size() * kBytesPerDuplicate;
+  }
+  batches_[batch.BatchStart()] = std::move(ids);
 }
 
 std::size_t DedupStore::BytesOf(Position batch) const {
   if (batches_.empty()) return 0;
   const auto found = batches_.find(batch.BatchStart());
   if (found == batches_.end() || !IsInWindow(found->second.written_at)) return 0;
-  return kBytesPerBatch + found->second.ids.size() * kBytesPerId;
+  return found->second.bytes;
 }
 
 std::optional<zk::Op> DedupStore::Carry(const std::vector<Position>& batches) {
@@ -194,10 +188,15 @@ std::string DedupStore::Encode(const std::vector<BatchIds>& batches) const {
     stored->set_chain(static_cast<std::uint32_t>(chain - chains.begin()));
     stored->set_version(batch.writer.version);
     stored->set_written_time_ms(LeaderTimeOf(batch.written_at).time_since_epoch().count());
-    for (const HashedId& id : batch.ids) {
+    for (std::size_t i = 0; i < batch.ids.size(); ++i) {
+      const HashedId& id = batch.ids[i];
       stored->mutable_hashes()->append(id.hash.view());
       stored->add_first_indexes(id.first_index);
       stored->add_counts(id.count);
+      if (!id.duplicates) continue;
+      storage::v1::DedupAnswer* answer = stored->add_answers();
+      answer->set_id(static_cast<std::uint32_t>(i));
+      EncodeDuplicates(id.duplicates, batch.writer, *answer->mutable_duplicates());
     }
   }
   return record.SerializeAsString();

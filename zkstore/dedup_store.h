@@ -1,4 +1,4 @@
-// The ids of messages whose batches are deleted, for the repeats of the calls that brought them.
+// The ids of messages whose batches are deleted, for the repeats of the calls and messages that brought them.
 #ifndef POSTKEEPER_ZKSTORE_DEDUP_STORE_H_
 #define POSTKEEPER_ZKSTORE_DEDUP_STORE_H_
 
@@ -12,24 +12,24 @@
 #include "absl/status/statusor.h"
 #include "zkstore/batch.h"
 #include "zkstore/client.h"
+#include "zkstore/id_hash.h"
 #include "zkstore/layout.h"
 #include "zkstore/owner.h"
 
 namespace postkeeper {
 
-// A hash that stands for an id, in memory and in the store. 128 bits: of the ids of one log's window (100,000 by
-// default) two are equal by chance once in 10^28 windows. No key: who could aim at the hash of another's id would have
-// to know that id, and whoever knows it and may append here can simply use it.
-using IdHash = RandomId<struct IdHashTag>;
-IdHash HashOfRequestId(std::string_view request_id);
-
-// An id whose messages are in a batch.
+// An id, of either kind, whose messages are in a batch; a dedup_id has one.
 struct HashedId {
   IdHash hash;
   std::uint32_t first_index = 0;
   std::uint32_t count = 0;
+  Duplicates duplicates = nullptr;  // of the same call, for a request_id
 
-  friend bool operator==(const HashedId&, const HashedId&) = default;
+  friend bool operator==(const HashedId& a, const HashedId& b) {
+    const bool have_equal_duplicates =
+        a.duplicates && b.duplicates ? *a.duplicates == *b.duplicates : a.duplicates == b.duplicates;
+    return a.hash == b.hash && a.first_index == b.first_index && a.count == b.count && have_equal_duplicates;
+  }
 };
 
 // All ids of one batch, and what the answers to repeats are made of.
@@ -37,6 +37,7 @@ struct BatchIds {
   Writer writer;
   Instant written_at{};  // the window begins here
   std::vector<HashedId> ids;
+  std::size_t bytes = 0;  // of a record, at most; DedupStore's own
 };
 
 // One log's dedup/, in the hands of its owner, for one reign.
@@ -61,6 +62,8 @@ class DedupStore {
   // What one batch, and one id in it, add to a write at most.
   static constexpr std::size_t kBytesPerBatch = 80;
   static constexpr std::size_t kBytesPerId = 22;
+  // What its duplicates add to an id, besides kBytesPerDuplicate for each.
+  static constexpr std::size_t kBytesPerAnswer = 32;
 
   // `held`: as it was taken, at `taken_at`.
   DedupStore(Environment& environment, zk::Client& client, const Layout& layout, const Uid& log, const OwnerView& held,

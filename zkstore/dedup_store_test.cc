@@ -63,6 +63,7 @@ class DedupStoreTest : public CursorTest {
 TEST(IdHashTest, IsDurable) {
   EXPECT_EQ(HashOfRequestId("order-17").ToHex(), "6dc364fffcc5a7e7d818144ddb94da08");
   EXPECT_EQ(HashOfRequestId("").ToHex(), "d9265cc53bb2b9ae6131b78f753823cd");
+  EXPECT_EQ(HashOfDedupId("order-17").ToHex(), "600ee8bd269a2e07c47986fdcccc1240");
 }
 
 // What one owner saves the next one finds: writers, places and times, of several batches and chains.
@@ -72,6 +73,12 @@ TEST_F(DedupStoreTest, SavedIdsAreFoundAgain) {
     BatchIds ids = Ids(version, static_cast<int>(version));
     if (version == 9) ids.writer.generation = 4;
     ids.ids[0].count = 100;
+    if (version > 7) {
+      Writer other = ids.writer;
+      other.generation = version;
+      ids.ids[1].duplicates = std::make_shared<const std::vector<Duplicate>>(
+          std::vector<Duplicate>{{0, other, 4095}, {7, ids.writer, 3}, {4095, saved[0].writer, 0}});
+    }
     store_->Learn(At(static_cast<int>(version)), ids);
     saved.push_back(std::move(ids));
     environment_.AdvanceBy(seconds(30));
@@ -127,8 +134,16 @@ TEST_F(DedupStoreTest, BytesAreBounded) {
   BatchIds largest = Ids(1u << 30, Batch::kMessagesMax);
   for (HashedId& id : largest.ids) id.count = Batch::kMessagesMax - id.first_index;
   store_->Learn(At(2), largest);
+  EXPECT_LE(store_->BytesOf(At(2)), 96u << 10);
+  std::vector<Duplicate> duplicates;
+  for (std::uint32_t i = 0; i < 4095; ++i) {
+    const Writer far{.process = {{static_cast<std::uint8_t>(i)}}, .generation = (1u << 31) + i, .version = 1u << 31};
+    duplicates.push_back({i, far, 4095});
+  }
+  largest.ids[0].duplicates = std::make_shared<const std::vector<Duplicate>>(std::move(duplicates));
+  store_->Learn(At(2), largest);
   const std::size_t bound = store_->BytesOf(At(2));
-  EXPECT_LE(bound, 96u << 10);
+  EXPECT_LE(bound, 256u << 10);
   Delete({At(2)});
   ASSERT_THAT(Nodes(), SizeIs(2));
   EXPECT_LE(BytesOfNode(Nodes()[1]), bound);

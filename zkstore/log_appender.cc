@@ -1,5 +1,6 @@
 #include "zkstore/log_appender.h"
 
+#include <algorithm>
 #include <asio/post.hpp>
 #include <utility>
 
@@ -38,6 +39,23 @@ std::optional<std::size_t> FailedOp(const zk::Response& reply) {
 
 }  // namespace
 
+std::string Appended::MessageId(std::uint32_t i) const {
+  Writer from = writer;
+  std::uint32_t index = first_index + i;
+  if (duplicates) {
+    const auto found =
+        std::lower_bound(duplicates->begin(), duplicates->end(), i,
+                         [](const Duplicate& duplicate, std::uint32_t at) { return duplicate.index < at; });
+    if (found != duplicates->end() && found->index == i) {
+      from = found->writer;
+      index = found->message_index;
+    } else {
+      index -= static_cast<std::uint32_t>(found - duplicates->begin());
+    }
+  }
+  return EncodeMessageId({from.process, from.generation, from.version, static_cast<std::uint16_t>(index)});
+}
+
 LogAppender::LogAppender(Environment& environment, zk::Client& client, const Layout& layout, const Uid& log,
                          const ProcessId& process, std::function<std::uint32_t()> next_generation,
                          asio::any_io_executor strand, AppendOptions options, Listener listener)
@@ -66,16 +84,18 @@ bool LogAppender::FitsInto(const Forming& forming, std::size_t bytes, int messag
 }
 
 void LogAppender::Append(std::vector<NewMessage> messages, std::string request_id,
-                         std::optional<std::int32_t> owner_version, Done done) {
+                         std::optional<std::int32_t> owner_version, Done done, Duplicates duplicates) {
   if (is_gone_) return done(MakeError(Reason::kQueueNotFound, "it was deleted"));
   if (is_stopping_) return done(MakeError(Reason::kReplicaDraining, "this replica is shutting down"));
   std::size_t bytes = 0;
   bool is_long_delayed = false;
+  bool has_id = !request_id.empty();
   const WallTime long_delayed_from =
       environment_.WallNow() + std::chrono::duration_cast<std::chrono::milliseconds>(options_.long_delay);
   for (const NewMessage& message : messages) {
     bytes += message.bytes.size() + Batch::kPerMessageBytes;
     is_long_delayed = is_long_delayed || message.due > long_delayed_from;
+    has_id = has_id || message.dedup_id.has_value();
   }
   if (queued_bytes_ + bytes > options_.queued_bytes_max) {
     return done(MakeError(Reason::kTooManyCalls, "more is being appended to this log than ZooKeeper takes"));
@@ -87,8 +107,8 @@ void LogAppender::Append(std::vector<NewMessage> messages, std::string request_i
   }
   Forming& forming = forming_.back();
   if (owner_version) forming.owner_version = owner_version;
-  const std::uint32_t first = forming.builder.Add(std::move(messages), request_id);
-  forming.waiters.push_back({std::move(done), first, static_cast<std::uint32_t>(count), !request_id.empty()});
+  const std::uint32_t first = forming.builder.Add(std::move(messages), request_id, duplicates);
+  forming.waiters.push_back({std::move(done), first, static_cast<std::uint32_t>(count), std::move(duplicates), has_id});
   queued_bytes_ += bytes;
   if (++calls_open_ == 1) connected_at_ = environment_.Now();
   WatchPatience();
@@ -203,7 +223,8 @@ void LogAppender::FinishWaiters(Frozen& frozen, const absl::Status& failure) {
   for (Waiter& waiter : waiters) {
     if (!waiter.was_told) --calls_open_;
     if (failure.ok()) {
-      waiter.done(Appended{writer, waiter.first_index, waiter.count});
+      Duplicates duplicates = PlacedAt(waiter.duplicates, writer, waiter.first_index);
+      waiter.done(Appended{writer, waiter.first_index, waiter.count, std::move(duplicates)});
     } else {
       waiter.done(failure);
     }

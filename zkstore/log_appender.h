@@ -37,12 +37,13 @@ struct AppendOptions {
 struct Appended {
   Writer writer;
   std::uint32_t first_index = 0;
-  std::uint32_t count = 0;
+  std::uint32_t count = 0;  // of those that were written; the others are:
+  Duplicates duplicates = nullptr;
 
-  std::string MessageId(std::uint32_t i) const {
-    return EncodeMessageId(
-        {writer.process, writer.generation, writer.version, static_cast<std::uint16_t>(first_index + i)});
-  }
+  std::uint32_t duplicate_count() const { return duplicates ? static_cast<std::uint32_t>(duplicates->size()) : 0; }
+  // Of all of them.
+  std::uint32_t size() const { return count + duplicate_count(); }
+  std::string MessageId(std::uint32_t i) const;
 };
 
 // One process's writer of one log.
@@ -93,8 +94,10 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
   ~LogAppender();
 
   // All messages go into one batch, or none is written. `owner_version`, if set, is checked in the same write.
+  // `duplicates` are the messages of the same call that are not to be written; they are part of the answer. A call with
+  // an id, of either kind, that was told OUTCOME_UNKNOWN is told its fate by a second call of `done`.
   void Append(std::vector<NewMessage> messages, std::string request_id, std::optional<std::int32_t> owner_version,
-              Done done);
+              Done done, Duplicates duplicates = {});
 
   // Refuses new calls, waits for what was sent, removes the producer's znode if nothing is unresolved. Gives up after
   // `timeout`; then open calls end with OUTCOME_UNKNOWN.
@@ -108,7 +111,8 @@ class LogAppender : public std::enable_shared_from_this<LogAppender> {
     Done done;
     std::uint32_t first_index;
     std::uint32_t count;
-    bool wants_fate;        // had a request_id
+    Duplicates duplicates;
+    bool wants_fate;        // has an id
     bool was_told = false;  // OUTCOME_UNKNOWN, for the time being
   };
   struct Forming {

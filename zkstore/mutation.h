@@ -25,12 +25,14 @@ enum class Mutation {
   kUnknownIsRefused,     // an append whose outcome is not known is called not written
   kDeposedSaysOk,        // a deposed owner says OK without looking whether its last write is in
   kForgetRequestId,      // a request_id whose outcome is not known is forgotten
+  kForgetDedupId,        // a dedup_id whose outcome is not known is forgotten
+  kOverlookDedupIds,     // a new owner does not learn the dedup_ids of the batches that it reads
   kSilentGap,            // a subscriber that was overtaken by the trim is not told
   kHeadGoesBack,         // a topic's owner that stops writes a head older than its last trim
   kTrimTooMuch,          // a trim deletes one batch more than the head says
-  kDropIdsOfDeleted,     // a write that deletes batches does not carry their request_ids
-  kIgnoreDeletedIds,     // a new owner does not read the request_ids of deleted batches
-  kAnswerIdsUnread,      // request_ids are answered before a new owner has read the window
+  kDropIdsOfDeleted,     // a write that deletes batches does not carry their ids
+  kIgnoreDeletedIds,     // a new owner does not read the ids of deleted batches
+  kAnswerIdsUnread,      // ids are answered before a new owner has read the window
   kForgetAnnounced,      // leases that streams come back with after a crash are forgotten
   kGiveUnannounced,      // an owner behind one that crashed gives out before leases can be announced
   kForgetReign,          // after a crash only leases of the last epoch count, not those of the whole reign

@@ -86,6 +86,36 @@ class AppendsTest(TwoReplicasTest):
                     break
             self.assertEqual(bodies(self.here.drain("q")), [])
 
+    # The same from the first frame with a dedup_id on. Frames are sent without waiting for answers, and a message is sent
+    # again while the first is on its way: it is written once, nothing overtakes it, and each answer names the first.
+    def test_dedup_ids_in_a_stream(self):
+        def frame(number):
+            sent = [message_pb2.Message(body=str(number).encode())]
+            if number >= 20:  # each of ten messages comes ten times
+                name = str(1000 + number % 10)
+                sent.append(message_pb2.Message(body=name.encode(), dedup_id=name))
+            return message_pb2.EnqueueStreamRequest(queue="q" if number == 0 else "", messages=sent)
+        for client in (self.there, self.here):
+            answers = list(client.stub.EnqueueStream((frame(number) for number in range(120)), timeout=60))
+            self.assertEqual(len(answers), 120)
+            is_known = client is self.here
+            for number, answer in list(enumerate(answers))[20:]:
+                self.assertEqual(list(answer.duplicates), [1] if number >= 30 or is_known else [], number)
+                self.assertEqual(answer.message_ids[1], answers[20 + number % 10].message_ids[1])
+            expected = [str(i) for i in range(20)]
+            for number in range(20, 120):
+                expected += [str(number)] if number >= 30 or is_known else [str(number), str(1000 + number % 10)]
+            self.assertEqual(bodies(self.here.drain("q")), expected)
+
+    # Many calls at once with one dedup_id, through both replicas: the message is written once, and all get its id.
+    def test_a_dedup_id_at_once(self):
+        request = message_pb2.EnqueueRequest(queue="q", messages=[message_pb2.Message(body=b"a", dedup_id="d")])
+        calls = [client.stub.Enqueue.future(request, timeout=30) for _ in range(25) for client in (self.here, self.there)]
+        answers = [call.result() for call in calls]
+        self.assertEqual(len({answer.message_ids[0] for answer in answers}), 1)
+        self.assertEqual(sum(list(answer.duplicates) == [0] for answer in answers), len(answers) - 1)
+        self.assertEqual(bodies(self.there.drain("q")), ["a"])
+
     # A client that waits for each answer before it sends the next frame, and half-closes at once behind one with an id.
     def test_a_stream_frame_by_frame(self):
         def frames():

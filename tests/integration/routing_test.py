@@ -236,6 +236,33 @@ class MovingTest(TwoReplicasTest):
         self.there.publish("t", "end")
         self.assertEqual(bodies(self.there.subscribe("t", earliest=True).messages(2)), ["m", "end"])
 
+    # The same of messages under their dedup_ids, alone and beside others: the next owner writes only what is new.
+    def test_dedup_ids_move_to_the_next_owner(self):
+        settled = self.there.enqueue("q", "a", dedup_id="settled")
+        self.assertEqual(bodies(self.there.drain("q")), ["a"])
+        kept = self.there.enqueue("q", "b", dedup_id="kept")
+        published = self.there.publish("t", "m", dedup_id="published")
+        mixed = message_pb2.EnqueueRequest(queue="q", messages=[
+            message_pb2.Message(body=b"c"), message_pb2.Message(body=b"a", dedup_id="settled"),
+            message_pb2.Message(body=b"d", dedup_id="new"), message_pb2.Message(body=b"b", dedup_id="kept")])
+        self.owner.kill()
+        repeats = ((settled, lambda: self.there.enqueue("q", "a", dedup_id="settled")),
+                   (kept, lambda: self.there.enqueue("q", "b", dedup_id="kept")),
+                   (published, lambda: self.there.publish("t", "m", dedup_id="published")))
+        for first, repeat in repeats:
+            self.assertEqual(until(lambda call=repeat: self.tries(call), "the other has taken over"), first)
+        answer = self.there.stub.Enqueue(mixed, timeout=30)
+        self.assertEqual(list(answer.duplicates), [1, 3])
+        self.assertEqual([answer.message_ids[1], answer.message_ids[3]], settled + kept)
+        self.owner.start()
+        frames = [message_pb2.EnqueueStreamRequest(queue="q", messages=mixed.messages[1:])]
+        answers = list(self.here.stub.EnqueueStream(iter(frames), timeout=30))
+        self.assertEqual(list(answers[0].message_ids), list(answer.message_ids[1:]))
+        self.assertEqual(list(answers[0].duplicates), [0, 1, 2])
+        self.assertEqual(bodies(self.there.drain("q")), ["b", "c", "d"])
+        self.there.publish("t", "end")
+        self.assertEqual(bodies(self.there.subscribe("t", earliest=True).messages(2)), ["m", "end"])
+
     # The killed owner comes back at its address: it is a replica like any other, and calls through it are relayed.
     def test_killed_owner_comes_back(self):
         self.there.enqueue("q", "a")

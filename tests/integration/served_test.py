@@ -191,12 +191,14 @@ class ServedTest(ServerTest):
 
     def append(self, rpc, name, sent, **fields):
         """Appends by any of the four RPCs; returns the ids."""
+        return list(self.answer(rpc, name, sent, **fields).message_ids)
+
+    def answer(self, rpc, name, sent, **fields):
         request_type = message_pb2.DESCRIPTOR.services_by_name["MessageService"].methods_by_name[rpc].input_type.name
         request = getattr(message_pb2, request_type)(**{APPENDS[rpc]: name}, messages=sent, **fields)
         if rpc.endswith("Stream"):
-            answers = getattr(self.client.stub, rpc)(iter([request]), timeout=20)
-            return [list(answer.message_ids) for answer in answers][0]
-        return list(getattr(self.client.stub, rpc)(request, timeout=20).message_ids)
+            return list(getattr(self.client.stub, rpc)(iter([request]), timeout=20))[0]
+        return getattr(self.client.stub, rpc)(request, timeout=20)
 
     def read(self, rpc, name, count):
         """What is there now: [(id, message, when appended)]."""
@@ -242,6 +244,24 @@ class ServedTest(ServerTest):
                 first = self.append(rpc, name, messages("a"), request_id="r")
                 self.assertEqual(self.append(rpc, name, messages("a"), request_id="r"), first)
                 self.assertNotEqual(self.append(rpc, name, messages("a"), request_id="s"), first)
+
+    @shows(*of_each(APPENDS, "messages.dedup_id"))
+    def test_dedup_ids(self):
+        one, two, three = [message_pb2.Message(body=body.encode(), dedup_id=body) for body in ("one", "two", "three")]
+        plain = message_pb2.Message(body=b"plain")
+        for rpc in APPENDS:
+            with self.subTest(rpc):
+                name = f"{self.name}-{rpc}".lower()
+                first = self.answer(rpc, name, [one, plain, two])
+                self.assertEqual(list(first.duplicates), [])
+                again = self.answer(rpc, name, [two, plain, three, three])
+                self.assertEqual(list(again.duplicates), [0, 3])
+                self.assertEqual(again.message_ids[0], first.message_ids[2])
+                self.assertEqual(again.message_ids[3], again.message_ids[2])
+                self.assertEqual(list(self.answer(rpc, f"{name}-other", [one, two]).duplicates), [])
+                written = [(first.message_ids[i], sent) for i, sent in enumerate([one, plain, two])]
+                written += [(again.message_ids[1], plain), (again.message_ids[2], three)]
+                self.assertEqual(self.read(rpc, name, 5), written)
 
     # ---- Dequeue, Ack, Nack, Extend
 

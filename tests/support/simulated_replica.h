@@ -173,6 +173,32 @@ inline CheckedAppend MakeAppend(const std::vector<std::string>& texts, std::stri
   return append;
 }
 
+// Messages as "text", or "text:dedup_id".
+inline CheckedAppend MakeAppendWithDedupIds(const std::vector<std::string>& messages, std::string request_id = "") {
+  CheckedAppend append;
+  for (const std::string& message : messages) {
+    const std::size_t colon = message.find(':');
+    NewMessage& added = append.messages.emplace_back();
+    added.bytes = message.substr(0, colon);
+    append.message_bytes += static_cast<std::int64_t>(added.bytes.size());
+    if (colon == std::string::npos) continue;
+    added.dedup_id = HashOfDedupId(message.substr(colon + 1));
+    ++append.dedup_ids;
+  }
+  append.request_id = std::move(request_id);
+  return append;
+}
+
+// The message ids of an answer, and behind them the indexes of the duplicates.
+inline std::vector<std::string> AnswerOf(const Appended& appended) {
+  std::vector<std::string> answer;
+  for (std::uint32_t i = 0; i < appended.size(); ++i) answer.push_back(appended.MessageId(i));
+  if (appended.duplicates) {
+    for (const Duplicate& duplicate : *appended.duplicates) answer.push_back(std::to_string(duplicate.index));
+  }
+  return answer;
+}
+
 using AppendOutcome = absl::StatusOr<Appended>;
 
 inline std::shared_ptr<Pending<AppendOutcome>> StartEnqueue(const std::shared_ptr<QueueEngine>& queue,

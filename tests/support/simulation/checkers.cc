@@ -15,7 +15,7 @@ void CheckDurable(const History& history, Verdict& verdict) {
   for (const auto& append : history.appends) {
     if (append->fate != Fate::kOk) continue;
     verdict.Judge("G1");
-    for (const std::string& text : append->texts) {
+    for (const std::string& text : append->messages) {
       if (!history.places.contains(text))
         verdict.Violate(*append->returned, Cat("G1: ", text, " was accepted and is lost"));
     }
@@ -27,8 +27,23 @@ void CheckNoLoss(const History& history, Verdict& verdict) {
   CheckTrimNeeded(history, verdict);
 }
 
-// G4: nothing is written twice. That a repeat gets the first answer is judged by the client that repeats.
+// G4: who sends a message that is written gets its id, whoever has written it.
+void CheckMessageIds(const History& history, Verdict& verdict) {
+  for (const auto& append : history.appends) {
+    for (std::size_t i = 0; i < append->message_ids.size() && append->fate == Fate::kOk; ++i) {
+      const auto places = history.places.find(append->messages[i]);
+      if (places == history.places.end() || places->second.size() != 1) continue;
+      verdict.Judge("G4");
+      if (history.stored.at(places->second[0]).message_id == append->message_ids[i]) continue;
+      verdict.Violate(*append->returned, Cat("G4: ", append->messages[i], " was given the id of another message"));
+    }
+  }
+}
+
+// G4: nothing is written twice; no run is longer than the window. That a repeat gets the first answer is judged by the
+// client that repeats.
 void CheckWrittenOnce(const History& history, Verdict& verdict) {
+  CheckMessageIds(history, verdict);
   for (const auto& append : history.appends) {
     for (const std::string& text : append->texts) {
       const auto places = history.places.find(text);
@@ -49,9 +64,9 @@ void CheckLogOrder(const History& history, Verdict& verdict) {
     const bool is_clear =
         append->fate == Fate::kOk && std::all_of(append->texts.begin(), append->texts.end(), [&](const auto& text) {
           const auto found = history.places.find(text);
-          return found != history.places.end() && found->second.size() == 1;
+          return found != history.places.end() && found->second.size() == 1 && !history.borrowers.contains(text);
         });
-    if (!is_clear) continue;  // G1 and G4 say so
+    if (!is_clear) continue;  // G1 and G4 say so, or another call has written a part of it
     const History::Place first = history.places.at(append->texts.front())[0];
     Position last = first.second;
     for (std::size_t i = 1; i < append->texts.size(); ++i) {
@@ -102,6 +117,14 @@ void CheckBounded(const History& history, Verdict& verdict) {
   CheckTrimDone(history, verdict);
 }
 
+// Another call may have written it.
+bool WasBorrowed(const History& history, const std::string& text) {
+  const auto borrowers = history.borrowers.find(text);
+  return borrowers != history.borrowers.end() &&
+         std::any_of(borrowers->second.begin(), borrowers->second.end(),
+                     [](const auto& append) { return append->fate != Fate::kRefused; });
+}
+
 // G11: what was refused was not done.
 void CheckKnownOrSaid(const History& history, Verdict& verdict) {
   for (const auto& append : history.appends) {
@@ -109,7 +132,7 @@ void CheckKnownOrSaid(const History& history, Verdict& verdict) {
     verdict.Judge("G11");
     for (const std::string& text : append->texts) {
       const auto found = history.places.find(text);
-      if (found == history.places.end()) continue;
+      if (found == history.places.end() || WasBorrowed(history, text)) continue;
       verdict.Violate(history.stored.at(found->second[0]).created, Cat("G11: ", text, " was refused and is written"));
     }
   }

@@ -10,12 +10,37 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 
 constexpr int kRepeatsMax = 4;
+// How many calls back a producer looks for a message to send again.
+constexpr std::size_t kCallsBackMax = 12;
 constexpr int kSubscribersMax = 8;
 
 // What a subscriber may be told when a stream ends: it comes back.
 bool IsPassing(const absl::Status& status) {
   return HasReason(status, Reason::kNoOwner) || HasReason(status, Reason::kZookeeperUnavailable) ||
          HasReason(status, Reason::kReplicaDraining) || HasReason(status, Reason::kOutcomeUnknown);
+}
+
+CheckedAppend MakeAppendOf(const History::Append& record, WallTime due = NewMessage::kNotDelayed) {
+  CheckedAppend append = MakeAppend(record.messages, record.request_id, due);
+  for (NewMessage& message : append.messages) {
+    if (!record.dedup_ids.contains(message.bytes)) continue;
+    message.dedup_id = HashOfDedupId(message.bytes);
+    ++append.dedup_ids;
+  }
+  return append;
+}
+
+std::vector<std::string> IdsOf(const Appended& answer) {
+  std::vector<std::string> ids;
+  for (std::uint32_t i = 0; i < answer.size(); ++i) ids.push_back(answer.MessageId(i));
+  return ids;
+}
+
+std::set<std::uint32_t> DuplicatesOf(const Appended& answer) {
+  std::set<std::uint32_t> indexes;
+  if (!answer.duplicates) return indexes;
+  for (const Duplicate& duplicate : *answer.duplicates) indexes.insert(duplicate.index);
+  return indexes;
 }
 
 void AppendAt(QueueEngine& engine, CheckedAppend append, LogAppender::Done done) {
@@ -114,6 +139,51 @@ Task<void> Clients::Produce() {
   }
 }
 
+// Some messages get a dedup_id. Some of these are sent once more in the same call, and some of other calls of late in
+// this one, also if nobody knows yet what has become of them there.
+void Clients::GiveDedupIds(const std::shared_ptr<History::Append>& record) {
+  record->messages = record->texts;
+  if (!random_.Chance(0.4)) return;
+  const bool have_all = random_.Chance(0.5);
+  for (const std::string& text : record->texts) {
+    if (have_all || random_.Chance(0.5)) record->dedup_ids.insert(text);
+  }
+  if (record->is_delayed) return;
+  if (!record->dedup_ids.empty() && random_.Chance(0.3)) record->messages.push_back(*record->dedup_ids.begin());
+  std::vector<std::pair<std::shared_ptr<History::Append>, std::string>> others;
+  for (std::size_t back = 0; back < std::min(kCallsBackMax, history_.appends.size()); ++back) {
+    const auto& other = *(history_.appends.rbegin() + static_cast<std::ptrdiff_t>(back));
+    if (other->log != record->log || other->is_delayed) continue;
+    for (const std::string& text : other->texts) {
+      if (other->dedup_ids.contains(text)) others.emplace_back(other, text);
+    }
+  }
+  if (others.empty() || !random_.Chance(0.5)) return;
+  const auto& [other, text] = others[random_.Below(others.size())];
+  record->messages.insert(record->messages.begin() + static_cast<std::ptrdiff_t>(random_.Below(2)), text);
+  record->dedup_ids.insert(text);
+  if (other->fate != History::Fate::kOk) history_.borrowers[text].push_back(record);
+}
+
+// What a call with answer OK was told. Of its first try it is known what must have been a duplicate.
+void Clients::Remember(const std::shared_ptr<History::Append>& record, const Appended& answer, bool is_first_try) {
+  record->message_ids = IdsOf(answer);
+  record->duplicates = DuplicatesOf(answer);
+  if (record->message_ids.size() != record->messages.size()) {
+    return Violate(Cat("G4: ", record->texts.front(), " got ", record->message_ids.size(), " ids"));
+  }
+  std::set<std::string> before;
+  for (std::uint32_t i = 0; i < record->messages.size() && is_first_try; ++i) {
+    const std::string& text = record->messages[i];
+    const bool is_own = std::find(record->texts.begin(), record->texts.end(), text) != record->texts.end();
+    const bool is_second = !before.insert(text).second;
+    if (history_.borrowers.contains(text) && !is_second) continue;
+    const bool must_be_duplicate = is_second || !is_own;
+    if (record->duplicates.contains(i) == must_be_duplicate) continue;
+    Violate(Cat("G4: ", text, must_be_duplicate ? " is not told to be a duplicate" : " is called a duplicate"));
+  }
+}
+
 template <typename Engine>
 Task<void> Clients::Append(Name name) {
   auto record = std::make_shared<History::Append>();
@@ -123,13 +193,15 @@ Task<void> Clients::Append(Name name) {
   if (random_.Chance(0.4)) record->request_id = record->texts.front();
   record->is_delayed = name.kind == Name::Kind::kQueue && random_.Chance(0.1);
   const Duration delay = record->is_delayed ? random_.Between(milliseconds(1), seconds(15)) : Duration::zero();
+  GiveDedupIds(record);
   record->sent = cluster_.Now();
   history_.appends.push_back(record);
   for (int tries = 1;; ++tries) {
     const std::optional<AppendAnswer> answer = co_await TryAppend<Engine>(name, record, delay);
     const bool is_unknown = !answer || HasReason(answer->status(), Reason::kOutcomeUnknown);
-    if (is_unknown && !record->request_id.empty() && tries < kRepeatsMax && !is_over_) {
-      record->was_unknown = true;
+    const bool may_pass = is_unknown || (!record->dedup_ids.empty() && IsPassing(answer->status()));
+    if (may_pass && record->IsSafeToRepeat() && tries < kRepeatsMax && !is_over_) {
+      record->was_unknown = record->was_unknown || is_unknown;
       co_await Pause();
       continue;
     }
@@ -137,7 +209,8 @@ Task<void> Clients::Append(Name name) {
     record->fate = is_unknown ? Fate::kUnknown : answer->ok() ? Fate::kOk : Fate::kRefused;
     if (record->was_unknown && record->fate == Fate::kRefused) record->fate = Fate::kUnknown;  // the first may be in
     record->returned = cluster_.Now();
-    const bool repeats = record->fate == Fate::kOk && !record->request_id.empty() && random_.Chance(0.4);
+    if (record->fate == Fate::kOk) Remember(record, **answer, tries == 1);
+    const bool repeats = record->fate == Fate::kOk && record->IsSafeToRepeat() && random_.Chance(0.4);
     if (repeats) Act(RepeatLater<Engine>(name, record, delay, **answer));
     co_return;
   }
@@ -153,7 +226,7 @@ Task<std::optional<Clients::AppendAnswer>> Clients::TryAppend(Name name, std::sh
   Cluster::Work<Engine, AppendAnswer> work = [this, record, delay](std::shared_ptr<Engine> engine, ProcessPtr process) {
     return ServeAppend<Engine>(std::move(engine), std::move(process), record, delay);
   };
-  const AppendSize size = SizeOf(MakeAppend(record->texts, record->request_id));
+  const AppendSize size = SizeOf(MakeAppendOf(*record));
   std::optional<AppendAnswer> answer =
       co_await cluster_.Call<Engine, AppendAnswer>(slot, name, std::move(work), Cluster::kCallDeadline, nullptr, size);
   cluster_.Trace(Cat("a producer hears of ", record->texts.front(), ": ",
@@ -172,7 +245,9 @@ Task<void> Clients::RepeatLater(Name name, std::shared_ptr<History::Append> reco
   if (is_over_) co_return;
   const std::optional<AppendAnswer> again = co_await TryAppend<Engine>(name, record, delay);
   if (!again || !again->ok()) co_return;
-  const bool is_same = (*again)->MessageId(0) == first.MessageId(0) && (*again)->count == first.count;
+  // By their dedup_ids all are duplicates then; by a request_id it is the answer as it was.
+  const bool is_same =
+      IdsOf(**again) == IdsOf(first) && (record->request_id.empty() || DuplicatesOf(**again) == DuplicatesOf(first));
   if (!is_same) Violate(Cat("G4: the repeat of ", record->texts.front(), " got another answer"));
 }
 
@@ -188,7 +263,7 @@ Task<Clients::AppendAnswer> Clients::ServeAppend(std::shared_ptr<Engine> engine,
   const auto waiting = std::make_shared<Waiting>(environment, engine->strand());
   WallTime due = NewMessage::kNotDelayed;
   if (record->is_delayed) due = environment.WallNow() + std::chrono::floor<milliseconds>(delay);
-  AppendAt(*engine, MakeAppend(record->texts, record->request_id, due), [this, waiting](AppendAnswer answer) {
+  AppendAt(*engine, MakeAppendOf(*record, due), [this, waiting](AppendAnswer answer) {
     if (waiting->answer) Violate("G10: a call is answered twice");
     waiting->answer = std::move(answer);
     waiting->done.Notify();

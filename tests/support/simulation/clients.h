@@ -17,7 +17,8 @@
 
 namespace postkeeper {
 
-// Producers with and without request_id, some of whose messages are delayed; consumers with Dequeue and with streams,
+// Producers with and without request_id and dedup_ids, some of whose messages are delayed, and that send some messages
+// again, of their own call or of others; consumers with Dequeue and with streams,
 // that ack, ack late, nack, release, or die, on the stream or by a call; subscribers from "earliest", from "latest" and
 // behind a position, which go on behind their last position when a stream ends. Each call goes to any replica, and each
 // is one coroutine on the world's executor. What they see goes into the cluster's history.
@@ -81,6 +82,8 @@ class Clients {
   void SendFrame(Instant& last_arrival, std::function<void()> receive);
 
   Task<void> Produce();
+  void GiveDedupIds(const std::shared_ptr<History::Append>& record);
+  void Remember(const std::shared_ptr<History::Append>& record, const Appended& answer, bool is_first_try);
   template <typename Engine>
   Task<void> Append(Name name);
   template <typename Engine>

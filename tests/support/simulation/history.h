@@ -2,6 +2,7 @@
 #ifndef POSTKEEPER_TESTS_SUPPORT_SIMULATION_HISTORY_H_
 #define POSTKEEPER_TESTS_SUPPORT_SIMULATION_HISTORY_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -64,13 +65,22 @@ struct History {
   enum class Fate { kOpen, kOk, kUnknown, kRefused };
   struct Append {
     std::string log;
-    std::vector<std::string> texts;
+    std::vector<std::string> texts;  // that no call had sent before
+    // What is sent: `texts`, some of them twice, and texts of other calls. A text that is sent twice is its own
+    // dedup_id.
+    std::vector<std::string> messages;
+    std::set<std::string> dedup_ids;
     std::string request_id;
     bool is_delayed = false;
     Moment sent;
     std::optional<Moment> returned;
     Fate fate = Fate::kOpen;
-    bool was_unknown = false;  // of the first try; the client has repeated it
+    bool was_unknown = false;  // of an earlier try; the client has repeated it
+    // If the fate is kOk:
+    std::vector<std::string> message_ids;
+    std::set<std::uint32_t> duplicates;
+
+    bool IsSafeToRepeat() const;
   };
 
   // ---- Consumers
@@ -141,6 +151,8 @@ struct History {
   std::map<Place, Stored> stored;
   std::map<std::string, std::vector<Place>> places;  // by text
   std::vector<std::shared_ptr<Append>> appends;
+  // By text: calls that sent it, too, when nobody knew yet whether the first had written it. Any of them may have.
+  std::map<std::string, std::vector<std::shared_ptr<Append>>> borrowers;
   std::deque<Delivery> deliveries;
   std::deque<Announcement> announcements;
   std::vector<std::shared_ptr<Settle>> settles;
@@ -152,6 +164,12 @@ struct History {
   std::optional<Moment> done;
   WallTime ended_at{};
 };
+
+// With a request_id, or a dedup_id on every message.
+inline bool History::Append::IsSafeToRepeat() const {
+  return !request_id.empty() ||
+         std::all_of(messages.begin(), messages.end(), [this](const auto& text) { return dedup_ids.contains(text); });
+}
 
 }  // namespace postkeeper
 
