@@ -160,6 +160,20 @@ class ConsumeTest(ServerTest):
         self.assertEqual(bodies(left), ["b", "c"])
         self.assertEqual([delivery.attempt for delivery in left], [1, 1])
 
+    # A stream that breaks off behind a drain releases nothing: the client may still be at work, and its token is good.
+    # (It is a matter of which thread hears of it first, so many times.)
+    def test_break_behind_a_drain(self):
+        for _ in range(30):
+            self.client.enqueue(self.name, "a", "b")
+            consumer = self.consume(self.name)
+            held, other = consumer.deliveries(2)
+            consumer.send(drain=True)
+            self.assertEqual(consumer.ack(other), [])  # answered behind the drain
+            consumer.cancel()
+            self.client.wait_for_consumers(self.name, 0)
+            self.assertEqual(self.client.counts(self.name), (0, 0, 1))
+            self.assertEqual(self.client.ack(self.name, held), [])
+
     # A half-close without drain ends the stream in order, and releases nothing: leases lapse.
     def test_half_close_without_drain(self):
         self.client.enqueue(self.name, "a")
