@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "service/consume_leg.h"
+
 namespace postkeeper {
 namespace {
 
