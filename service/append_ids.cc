@@ -80,9 +80,14 @@ Instant AppendIds::Learn(const IdHash& id, const Appended& appended, Instant wri
 
 // ---- Calls
 
-std::optional<IdHash> AppendIds::FindOpen(const CheckedAppend& append) const {
+std::optional<IdHash> AppendIds::FindOpen(const CheckedAppend& append, bool looks_at_request_id) const {
+  if (!append.request_id.empty() && (append.dedup_ids > 0 || looks_at_request_id)) {
+    const IdHash request_id = HashOfRequestId(append.request_id);
+    const auto found = ids_.find(request_id);
+    if (found != ids_.end() && looks_at_request_id && !found->second.written) return request_id;
+    if (found != ids_.end()) return std::nullopt;
+  }
   if (append.dedup_ids == 0) return std::nullopt;
-  if (!append.request_id.empty() && ids_.contains(HashOfRequestId(append.request_id))) return std::nullopt;
   for (const NewMessage& message : append.messages) {
     if (!message.dedup_id) continue;
     const auto found = ids_.find(*message.dedup_id);
@@ -98,6 +103,7 @@ AppendIds::Sorted AppendIds::Sort(const CheckedAppend& append) const {
   for (std::uint32_t i = 0; i < append.messages.size(); ++i) {
     const std::optional<IdHash>& id = append.messages[i].dedup_id;
     const auto known = id ? ids_.find(*id) : ids_.end();
+    sorted.has_open = sorted.has_open || (known != ids_.end() && !known->second.written);
     if (known != ids_.end() && known->second.written) {
       const Appended& first = *known->second.written;
       sorted.duplicates.push_back({i, first.writer, first.first_index});
@@ -128,6 +134,8 @@ AppendIds::Entered AppendIds::Enter(CheckedAppend& append, Done& done, Held& hel
   }
   Sorted sorted;
   if (append.dedup_ids > 0) sorted = Sort(append);
+  // A request_id that was known when it was asked for, and has just become too old.
+  if (sorted.has_open) return Entered::kOpen;
   const auto duplicate_count = static_cast<std::uint32_t>(sorted.duplicates.size());
   const bool is_nothing_left = duplicate_count == append.messages.size();
   const std::size_t room = is_nothing_left ? 0 : sorted.fresh.size() + (request_id ? 1 + duplicate_count : 0);

@@ -54,8 +54,9 @@ class AppendIds : public std::enable_shared_from_this<AppendIds> {
     Duplicates duplicates;  // among the messages of the call; for the appender
   };
 
-  // The dedup_id of a message of this call that has to be waited for. None if its request_id is known: that decides.
-  std::optional<IdHash> FindOpen(const CheckedAppend& append) const;
+  // The id of this call that has to be waited for: the dedup_id of a message, unless its request_id is known, which
+  // then decides; or that itself, where it is looked at.
+  std::optional<IdHash> FindOpen(const CheckedAppend& append, bool looks_at_request_id = false) const;
   // `done` is called with the fate of the messages of this id, which is open, or with OUTCOME_UNKNOWN.
   void WaitFor(const IdHash& id, Done done);
 
@@ -63,6 +64,7 @@ class AppendIds : public std::enable_shared_from_this<AppendIds> {
     kNew,    // append what is left in `append`, and give the outcome to Finish; `done` was not taken
     kKnown,  // `done` was called, or will be by Finish
     kFull,   // no room; nothing was taken
+    kOpen,   // a dedup_id of it is open after all; nothing was taken
   };
   // Of a call without an open dedup_id. Takes the duplicates out of `append`.
   Entered Enter(CheckedAppend& append, Done& done, Held& held);
@@ -94,6 +96,7 @@ class AppendIds : public std::enable_shared_from_this<AppendIds> {
   struct Sorted {
     std::vector<Held::Message> fresh;
     std::vector<Duplicate> duplicates;
+    bool has_open = false;
   };
   Sorted Sort(const CheckedAppend& append) const;
   void Wait(const IdHash& id, Entry& entry, Done done);

@@ -393,5 +393,28 @@ TEST_F(AppendIdsTest, KindsAreKeptApart) {
   EXPECT_EQ(Enter(Call("", {"a"}), "message"), Entered::kNew);
 }
 
+// A request_id that has just become too old does not hide that a dedup_id of the same call is open.
+TEST_F(AppendIdsTest, AnExpiredRequestIdHidesNothing) {
+  ASSERT_EQ(Enter("r"), Entered::kNew);
+  Finish("r", Written(1));
+  environment_.AdvanceBy(minutes(10) - seconds(1));
+  ASSERT_EQ(Enter(Call("", {"d"}), "open"), Entered::kNew);
+  environment_.AdvanceBy(seconds(2));
+  const CheckedAppend both = Call("r", {"d"});
+  EXPECT_EQ(Enter(both, "both"), Entered::kOpen);
+  EXPECT_EQ(ids_->FindOpen(both), HashOfDedupId("d"));
+}
+
+// A stream waits for a request_id whose fate is open, too.
+TEST_F(AppendIdsTest, FindsAnOpenRequestIdWhereAsked) {
+  const CheckedAppend call = Call("r", {""});
+  EXPECT_EQ(ids_->FindOpen(call, /*looks_at_request_id=*/true), std::nullopt);
+  ASSERT_EQ(Enter("r"), Entered::kNew);
+  EXPECT_EQ(ids_->FindOpen(call), std::nullopt);
+  EXPECT_EQ(ids_->FindOpen(call, /*looks_at_request_id=*/true), HashOfRequestId("r"));
+  Finish("r", Written(1));
+  EXPECT_EQ(ids_->FindOpen(call, /*looks_at_request_id=*/true), std::nullopt);
+}
+
 }  // namespace
 }  // namespace postkeeper

@@ -49,6 +49,7 @@ grpc::ByteBuffer WithLogName(const grpc::ByteBuffer& frame, const Name& log_name
 //  - What fails later fails for a reason of the whole log (deleted, ZooKeeper gone, another owner), and the appender
 //    carries out batches in the order given: whatever is behind a batch that failed for good fails for the same reason.
 //    The owner is only checked for frames with an id; so frames with and without one are never on their way together.
+//    Nor are those with ids under two epochs of the owner: the first could be refused for its fence and the second not.
 //    Nor are those that are safe to repeat and those that are not, since the stream's status says one thing of all.
 //  - Behind an OUTCOME_UNKNOWN a later frame can be written only if the one in question was.
 class AppendStream final : public BidiCall {
@@ -92,8 +93,11 @@ class AppendStream final : public BidiCall {
   struct Kind {
     bool has_id = false;
     bool is_safe_to_repeat = false;
+    std::int64_t epoch = 0;  // of the owner that is checked for, if it has an id
 
-    static Kind Of(const CheckedAppend& append) { return {append.has_id(), append.is_safe_to_repeat()}; }
+    static Kind Of(const CheckedAppend& append, std::int64_t epoch) {
+      return {append.has_id(), append.is_safe_to_repeat(), append.has_id() ? epoch : 0};
+    }
     friend bool operator==(const Kind&, const Kind&) = default;
   };
 
@@ -234,18 +238,18 @@ class AppendStream final : public BidiCall {
 
   // ---- To the engine and back, on its strand
 
-  // The next frame that may be given to the engine now. `open_id`: a dedup_id of it whose fate is to be waited for
-  // first.
+  // The next frame that may be given to the engine now. `open_id`: an id of it whose fate is to be waited for first.
   std::optional<Accepted> NextToSubmit(std::optional<IdHash>& open_id) {
     absl::MutexLock lock(&mutex_);
     if (has_failed_ || end_ || accepted_.empty() || is_waiting_) return std::nullopt;
     if (needs_owner_ && accepted_.size() == 1) return std::nullopt;
-    if (submitted_ > 0 && Kind::Of(accepted_.front().append) != submitted_kind_) return std::nullopt;
-    open_id = log_->ids().FindOpen(accepted_.front().append);
+    const Kind kind = Kind::Of(accepted_.front().append, log_->epoch());
+    if (submitted_ > 0 && kind != submitted_kind_) return std::nullopt;
+    open_id = log_->ids().FindOpen(accepted_.front().append, /*looks_at_request_id=*/true);
     if (open_id) return std::nullopt;
     Accepted next = std::move(accepted_.front());
     accepted_.pop_front();
-    submitted_kind_ = Kind::Of(next.append);
+    submitted_kind_ = kind;
     ++submitted_;
     return next;
   }

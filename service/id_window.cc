@@ -145,7 +145,12 @@ Task<absl::Status> IdWindow::WaitUntilKnown(std::shared_ptr<LogOwnership> owners
 
 std::shared_ptr<const AppendIds::Held> IdWindow::Enter(CheckedAppend& append, Done& done, const std::string& full_name,
                                                        Again again) {
-  if (const std::optional<IdHash> open = ids_->FindOpen(append)) {
+  auto held = std::make_shared<AppendIds::Held>();
+  std::optional<IdHash> open = ids_->FindOpen(append);
+  AppendIds::Entered entered = AppendIds::Entered::kOpen;
+  if (!open) entered = ids_->Enter(append, done, *held);
+  if (!open && entered == AppendIds::Entered::kOpen) open = ids_->FindOpen(append);
+  if (open) {
     ids_->WaitFor(*open, [strand = strand_, append = std::move(append), done = std::move(done),
                           again = std::move(again)](const absl::StatusOr<Appended>& fate) mutable {
       if (HasReason(fate.status(), Reason::kOutcomeUnknown)) return done(fate.status());
@@ -155,13 +160,13 @@ std::shared_ptr<const AppendIds::Held> IdWindow::Enter(CheckedAppend& append, Do
     });
     return nullptr;
   }
-  auto held = std::make_shared<AppendIds::Held>();
-  switch (ids_->Enter(append, done, *held)) {
+  switch (entered) {
     case AppendIds::Entered::kNew:
       return held;
     case AppendIds::Entered::kKnown:
       return nullptr;
     case AppendIds::Entered::kFull:
+    case AppendIds::Entered::kOpen:  // it was met above
       break;
   }
   done(MakeError(Reason::kTooManyCalls, Cat(full_name, " remembers too many request_ids and dedup_ids"),

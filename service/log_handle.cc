@@ -51,6 +51,10 @@ asio::any_io_executor LogHandle::strand() const {
   return std::visit([](const auto& engine) { return engine->strand(); }, engine_);
 }
 
+std::int64_t LogHandle::epoch() const {
+  return std::visit([](const auto& engine) { return engine->epoch(); }, engine_);
+}
+
 const Uid& LogHandle::uid() const {
   return std::visit([](const auto& engine) -> const Uid& { return engine->uid(); }, engine_);
 }

@@ -24,6 +24,8 @@ class LogHandle {
   // Thread-safe.
   asio::any_io_executor strand() const;
   const Uid& uid() const;
+  // See QueueEngine; on the strand.
+  std::int64_t epoch() const;
   const std::string& full_name() const;
   void Append(CheckedAppend append, LogAppender::Done done) const;
   // Thread-safe.

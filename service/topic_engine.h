@@ -76,6 +76,8 @@ class TopicEngine : public std::enable_shared_from_this<TopicEngine> {
   Task<absl::Status> Delete();
   // Thread-safe.
   bool is_serving() const { return ownership_->is_held(); }
+  // Of the ownership that this replica has, or had last.
+  std::int64_t epoch() const { return ownership_->held().epoch; }
   // Its owner may have gone. Thread-safe.
   void LookForOwner() { ownership_->Look(); }
   // The topic was deleted, perhaps through another replica. Thread-safe.

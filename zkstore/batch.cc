@@ -169,6 +169,8 @@ bool Batch::AreIdsWhole() const {
     if (index >= static_cast<std::uint32_t>(size())) return false;
   }
   for (const auto& id : record_->request_ids()) {
+    const std::uint64_t end = static_cast<std::uint64_t>(id.first_index()) + id.count();
+    if (end > static_cast<std::uint64_t>(size())) return false;
     if (id.has_duplicates() && !DecodeDuplicates(id.duplicates(), Writer{})) return false;
   }
   return true;

@@ -80,7 +80,8 @@ bool LogAppender::FitsInto(const Forming& forming, std::size_t bytes, int messag
   return forming.builder.bytes() + bytes <= options_.batch_bytes_max &&
          forming.builder.size() + messages <= options_.batch_messages_max &&
          forming.is_long_delayed == is_long_delayed &&
-         (!owner_version || !forming.owner_version || *owner_version == *forming.owner_version);
+         // A batch that is refused for its fence refuses no call without one, whose later ones would be written.
+         owner_version == forming.owner_version;
 }
 
 void LogAppender::Append(std::vector<NewMessage> messages, std::string request_id,
@@ -104,9 +105,9 @@ void LogAppender::Append(std::vector<NewMessage> messages, std::string request_i
   if (forming_.empty() || !FitsInto(forming_.back(), bytes, count, is_long_delayed, owner_version)) {
     forming_.emplace_back();
     forming_.back().is_long_delayed = is_long_delayed;
+    forming_.back().owner_version = owner_version;
   }
   Forming& forming = forming_.back();
-  if (owner_version) forming.owner_version = owner_version;
   const std::uint32_t first = forming.builder.Add(std::move(messages), request_id, duplicates);
   forming.waiters.push_back({std::move(done), first, static_cast<std::uint32_t>(count), std::move(duplicates), has_id});
   queued_bytes_ += bytes;

@@ -297,6 +297,23 @@ TEST_F(LogTest, WrongOwnerVersionRefusesOnlyItsOwnBatch) {
   EXPECT_THAT(ReadAll(), ElementsAre("m0", "m1", "m2"));
 }
 
+// Calls with and without a fence that are given at once do not share a batch: the fence refuses none that has not asked
+// for it.
+TEST_F(LogTest, AFenceRefusesNoCallWithoutOne) {
+  MakeAppender({.in_flight_max = 1});
+  Append("m0");
+  environment_.AdvanceBy(std::chrono::microseconds(1));
+  Append("m1");
+  std::vector<NewMessage> messages(1);
+  messages[0].bytes = "fenced";
+  std::optional<absl::StatusOr<Appended>> fenced;
+  appender_->Append(std::move(messages), "id", 17, [&](absl::StatusOr<Appended> outcome) { fenced = outcome; });
+  Append("m2");
+  ASSERT_TRUE(environment_.RunUntil([&] { return OpenCalls() == 0 && fenced; }, seconds(5)));
+  EXPECT_TRUE(HasReason(fenced->status(), Reason::kNoOwner)) << fenced->status();
+  EXPECT_THAT(ReadAll(), ElementsAre("m0", "m1", "m2"));
+}
+
 // The producer's znode is removed while its process writes on (a sweeper took it for dead): it is not made again, where
 // its versions would begin anew, but the next generation is, so that no id is given twice.
 TEST_F(LogTest, AProducerThatIsGoneIsNotMadeAgain) {

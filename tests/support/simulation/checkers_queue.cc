@@ -15,6 +15,8 @@ using Answer = History::Settle::Answer;
 
 // For what is on its way to the consumer when a lease begins.
 constexpr Duration kLeaseSlack = seconds(2);
+// From the dispatcher's choice of a message to its delivery: its number is written and its batch is read.
+constexpr Duration kOnItsWay = seconds(5);
 
 auto AgeOf(const LeaseToken& token) { return std::pair(token.epoch, token.number); }
 
@@ -118,7 +120,10 @@ void CheckAnnouncements(const History& history, const ByPlace& deliveries, Verdi
     for (const History::Delivery* delivery : given->second) {
       // A higher number: there was a giving-out in between that nobody saw.
       const bool is_next = delivery->token.number <= token.number + 1;
-      const bool is_again = is_next && is_of_reign(delivery->token.epoch) && AgeOf(delivery->token) > AgeOf(token) &&
+      // It may have been on its way already, its number being written.
+      const bool was_given_before = token_epoch >= reign.first && delivery->given.at < announced.when.at + kOnItsWay;
+      const bool is_again = is_next && !was_given_before && is_of_reign(delivery->token.epoch) &&
+                            AgeOf(delivery->token) > AgeOf(token) &&
                             delivery->given.at < announced.when.at + announced.remaining - kLeaseSlack;
       const bool was_given_back_before = std::any_of(given->second.begin(), given->second.end(), [&](const auto* held) {
         return held->token == token && held->given_back && *held->given_back < delivery->given;

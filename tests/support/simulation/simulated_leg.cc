@@ -99,7 +99,8 @@ void SimulatedLeg::LeaveThere() {
 Task<Cluster::StreamEnd> SimulatedLeg::ServeAtOwner(std::shared_ptr<SimulatedLeg> self,
                                                     std::shared_ptr<QueueEngine> engine, ProcessPtr owner,
                                                     LegOpening opening) {
-  (void)self;  // keeps this alive
+  (void)self;                      // keeps this alive
+  if (is_closed_) co_return true;  // before it began here; gRPC would not begin it
   struct Ending {
     Ending(Environment& environment, asio::any_io_executor executor) : signal(environment, std::move(executor)) {}
     Signal signal;

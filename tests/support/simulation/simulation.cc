@@ -38,15 +38,17 @@ void CheckNothingIsLeft(Cluster& cluster) {
     if (!log.is_queue || log.deleted) continue;
     const std::optional<OwnerView> owner = cluster.ReadOwnerNow(uid);
     std::int64_t left = -1;
+    std::string why;
     for (int slot : cluster.ServingSlots()) {
       SimulatedReplica& replica = *cluster.at(slot)->replica;
       if (!owner || owner->state != OwnerView::State::kProcess || replica.process() != owner->process) continue;
       const auto queue = replica.broker().FindQueue(SimulatedReplica::QueueName(log.name));
       const auto stats = RunOn(cluster.environment(), queue, queue->GetStats());
       left = stats.ok() ? stats->counts.total() : -1;
+      if (!stats.ok()) why = std::string(stats.status().message());
     }
     const Instant now = cluster.environment().Now();
-    if (left < 0) cluster.history().Violate(now, Cat("G2: nobody works for ", log.name));
+    if (left < 0) cluster.history().Violate(now, Cat("G2: nobody works for ", log.name, why.empty() ? "" : ": ", why));
     if (left > 0) cluster.history().Violate(now, Cat("G2: ", left, " messages of ", log.name, " are never delivered"));
   }
 }
