@@ -471,7 +471,8 @@ void CClient::Impl::OpenHandle() {
     OnLogLine(LogLevel::kError, "no server to connect to in " + Quoted(options_.hosts) + "; trying again");
     return;
   }
-  // Names are resolved again whenever there is no connection; with -1 not also at every turn of the loop while there is.
+  // Names are resolved again whenever there is no connection; with -1 not also at every turn of the loop while there
+  // is.
   zoo_set_servers_resolution_delay(handle, -1);
   std::lock_guard lock(mu_);
   handle_ = handle;
