@@ -201,7 +201,7 @@ class AppendStream final : public BidiCall {
     auto relay_or_open = [](std::shared_ptr<AppendStream> self, LogHandle opened, int opening) -> Task<void> {
       const std::optional<AppendSize> first = self->NextSize();
       if (!opened.is_serving() && first) {
-        const AppendRoute route = co_await RouteAppend(opened, *first, IsRelayed(self->context_));
+        const AppendRoute route = co_await RouteAppend(opened, *first, self->is_relayed_);
         if (route == AppendRoute::kGone && opening < kOpeningsMax) co_return self->Open(opening + 1);
         const bool is_local = route == AppendRoute::kHere && opened.room().SuitsStreams();
         if (!is_local && co_await self->RelayFrame(opened)) co_return;
@@ -342,7 +342,7 @@ class AppendStream final : public BidiCall {
     }
     auto wait = [](std::shared_ptr<AppendStream> self) -> Task<void> {
       const AppendSize next = self->NextSize().value_or(AppendSize());
-      const bool needs_owner = next.has_id || IsRelayed(self->context_) || self->log_->is_serving();
+      const bool needs_owner = next.has_id || self->is_relayed_ || self->log_->is_serving();
       absl::Status status;
       if (!needs_owner) status = co_await self->log_->room().LookIfNeeded(next);
       // A log too small for this is not waited for; the client opens the stream again, at its owner.

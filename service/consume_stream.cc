@@ -46,7 +46,7 @@ std::int64_t CountTokens(const CheckedFrame& frame) {
 class ConsumeStream final : public BidiCall {
  public:
   ConsumeStream(Desk& desk, grpc::CallbackServerContext& context)
-      : BidiCall(desk, kMessageServiceName, "Consume", context), deadline_(context.deadline()) {}
+      : BidiCall(desk, kMessageServiceName, "Consume", context) {}
 
   void Start() {
     Hold();
@@ -127,7 +127,7 @@ class ConsumeStream final : public BidiCall {
   absl::StatusOr<CheckedFrame> Check(const grpc::ByteBuffer& bytes, bool is_first) {
     v1::ConsumeRequest request;
     if (absl::Status status = DecodeRequest(bytes, "ConsumeRequest", request); !status.ok()) return status;
-    if (is_first && IsRelayed(context_)) {
+    if (is_first && is_relayed_) {
       absl::StatusOr<std::vector<HeldLease>> held = TakeHeldLeases(request);
       if (!held.ok()) return held.status();
       held_ = *std::move(held);
@@ -178,7 +178,7 @@ class ConsumeStream final : public BidiCall {
     ConsumeSession::Options options;
     options.open = open_;
     options.held = std::move(held_);
-    options.is_relayed = IsRelayed(context_);
+    options.is_relayed = is_relayed_;
     options.make_leg = [&desk = desk_, strand = engine_->strand(), deadline = deadline_](
                            std::string owner, const LegOpening& opening, ConsumeLeg::Listener listener) {
       return MakePeerLeg(desk, strand, std::move(owner), deadline, opening, std::move(listener));
@@ -327,8 +327,6 @@ class ConsumeStream final : public BidiCall {
     }
     Answered(sent);
   }
-
-  const std::chrono::system_clock::time_point deadline_;
 
   // Set before session_, and only then used on other threads; constant from there on.
   CheckedOpen open_;

@@ -7,6 +7,7 @@
 #include <grpcpp/support/server_callback.h>
 #include <grpcpp/support/slice.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,6 +44,8 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   StreamCall(Desk& desk, std::string_view service, std::string_view method, grpc::CallbackServerContext& context)
       : desk_(desk),
         context_(context),
+        deadline_(context.deadline()),
+        is_relayed_(IsRelayed(context)),
         metrics_(desk.methods.Of(service)[method]),
         path_(Cat("/", service, "/", method)),
         started_at_(desk.environment.Now()) {
@@ -166,7 +169,7 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   Task<bool> RelayIfElsewhere(LogHandle log, grpc::ByteBuffer first_frame) {
     const auto keeps_alive = this->shared_from_this();
     Link link(*this, std::move(first_frame));
-    const OwnerRoute route = co_await RouteToOwner(desk_.environment, std::move(log), IsRelayed(context_), link);
+    const OwnerRoute route = co_await RouteToOwner(desk_.environment, std::move(log), is_relayed_, link);
     if (route.kind == OwnerRoute::Kind::kHere) co_return false;
     if (route.kind == OwnerRoute::Kind::kNowhere) {
       desk_.metrics.relays().StreamRelayed(RelayResult::kNoOwner);
@@ -190,7 +193,11 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
   virtual absl::Status EndOfRelay() { return absl::OkStatus(); }
 
   Desk& desk_;
+  // gRPC takes it away after OnDone, and what was begun for the stream may go on behind that: only for gRPC's own
+  // functions, and for FinishWith.
   grpc::CallbackServerContext& context_;
+  const std::chrono::system_clock::time_point deadline_;
+  const bool is_relayed_;  // by another replica
   MethodMetrics& metrics_;
   Broker* broker_ = nullptr;
   // Decides what OUTCOME_UNKNOWN is called.
@@ -233,7 +240,7 @@ class StreamCall : public Reactor, public OpenStream, public std::enable_shared_
     };
     listener.on_sent = [self = this->shared_from_this()] { self->OnRelayReady(); };
     listener.on_end = [self = this->shared_from_this()](RelayedAnswer answer) { self->EndRelayed(std::move(answer)); };
-    const RelayedCall call{path_, desk_.replica, context_.deadline()};
+    const RelayedCall call{path_, desk_.replica, deadline_};
     const std::shared_ptr<StreamRelay> relay = StreamRelay::Start(channel, call, first_frame, std::move(listener));
     bool is_ending = false;
     {
