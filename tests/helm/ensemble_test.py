@@ -26,6 +26,7 @@ class Member:
     serves = Zookeeper.serves
 
     def __init__(self, folder, number, configuration, port):
+        self.address = "127.0.0.1"
         self.port = port
         data = folder / f"member-{number}"
         data.mkdir()
